@@ -1,0 +1,47 @@
+# Every target starts from python3, gcc and make alone: it makes .venv and installs what it needs.
+# A stamp per group of dependencies keeps the second run quick.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMPS := .venv/stamps
+
+.PHONY: test demo bench lint format types imports docs clean
+
+test: $(STAMPS)/dev $(STAMPS)/demo lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMPS)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(STAMPS)/demo
+	$(BIN)/python examples/flights.py
+
+bench: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks
+
+docs: $(STAMPS)/docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site build dist
+
+$(STAMPS)/venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SAGE needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/package: $(STAMPS)/venv pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(STAMPS)/%: $(STAMPS)/package
+	$(BIN)/pip install --quiet --group $*
+	touch $@

@@ -1,0 +1,86 @@
+"""The configuration of an environment: what keys there are, their types and their defaults.
+
+An unknown key is an error that names the nearest known one: a misspelt `paralelism` that is quietly
+ignored costs an afternoon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from sage.common.errors import ConfigError
+from sage.common.suggest import did_you_mean
+
+ErrorPolicy = Literal["fail", "skip", "dead_letter"]
+"""What becomes of a record whose function raises."""
+
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of an environment.
+
+    Attributes:
+        parallelism: How many subtasks an operator has unless it says otherwise.
+        buffer_size: How many records a live source may be read ahead of the pipeline.
+        batch_size: How many records at most travel together.
+        on_error: What becomes of a record whose function raises, unless its operator says otherwise.
+        engine_host: The host of a JobManager; a local environment does not use it.
+        engine_port: The port of a JobManager; a local environment does not use it.
+        checkpoint_interval: Seconds between two checkpoints; `None` takes none.
+        restart_strategy: How a failed job is started again.
+        max_failures: How many failures a restart strategy forgives.
+        failure_rate_interval: Over how many seconds `max_failures` are counted.
+        taskmanager_memory: The memory of a cluster worker; a local environment does not use it.
+        taskmanager_slots: The slots of a cluster worker; a local environment does not use it.
+    """
+
+    parallelism: AtLeastOne = 1
+    buffer_size: AtLeastOne = 10_000
+    batch_size: AtLeastOne = 1024
+    on_error: ErrorPolicy = "fail"
+    engine_host: str = "127.0.0.1"
+    engine_port: Port = 19001
+    checkpoint_interval: float | None = None
+    restart_strategy: str = "none"
+    max_failures: int = 3
+    failure_rate_interval: float = 60.0
+    taskmanager_memory: str | None = None
+    taskmanager_slots: AtLeastOne = 1
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> EnvironmentConfig:
+        """Check `values` and fill in the defaults.
+
+        Raises:
+            ConfigError: a key is unknown, or a value is of the wrong type or out of range.
+        """
+        for key in values:
+            if key not in cls.__struct_fields__:
+                near = did_you_mean(str(key), cls.__struct_fields__)
+                raise ConfigError(
+                    f"unknown configuration key {key!r}.{near} "
+                    f"Known keys: {', '.join(sorted(cls.__struct_fields__))}."
+                )
+        try:
+            config = msgspec.convert(dict(values), cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"configuration: {error}") from error
+        config._check_ranges()
+        return config
+
+    def _check_ranges(self) -> None:
+        for key in ("parallelism", "buffer_size", "batch_size", "taskmanager_slots"):
+            if getattr(self, key) < 1:
+                raise ConfigError(
+                    f"configuration: {key} must be at least 1, not {getattr(self, key)}"
+                )
+        if not 0 < self.engine_port < 65536:
+            raise ConfigError(
+                f"configuration: engine_port must be 1 to 65535, not {self.engine_port}"
+            )

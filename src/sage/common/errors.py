@@ -1,0 +1,70 @@
+"""Every exception that SAGE raises on purpose, split by cause.
+
+`SageError` is the root, so that `except SageError` catches what the engine says and nothing else.
+A class here names *whose move it is*: a `GraphError` is mended in the program, an `OperatorError`
+in a function or in the data, a `ConfigError` in the configuration.
+"""
+
+from __future__ import annotations
+
+
+class SageError(Exception):
+    """The root of all errors that SAGE raises on purpose."""
+
+
+class ConfigError(SageError, ValueError):
+    """A configuration key or value is not usable."""
+
+
+class GraphError(SageError):
+    """The program describes a graph that cannot run; nothing has been read or written."""
+
+
+class FunctionError(GraphError, TypeError):
+    """What was given as a function of an operator cannot serve as one."""
+
+
+class SourceError(SageError):
+    """A source cannot be opened, read or restored."""
+
+
+class OperatorError(SageError):
+    """A user's function failed; the original exception is chained as `__cause__`.
+
+    Attributes:
+        operator: The name of the operator whose function failed.
+        phase: What the operator was doing: `"record"`, `"batch"`, `"open"`, `"read"`, `"close"` ….
+        record: The record that was being processed; `None` outside of `phase == "record"`.
+    """
+
+    def __init__(self, message: str, *, operator: str, phase: str, record: object = None) -> None:
+        super().__init__(message)
+        self.operator = operator
+        self.phase = phase
+        self.record = record
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {"operator": self.operator, "phase": self.phase, "record": self.record}
+        return (_rebuild_operator_error, (self.args[0], state))
+
+
+def _rebuild_operator_error(message: str, state: dict[str, object]) -> OperatorError:
+    error = OperatorError(message, operator=str(state["operator"]), phase=str(state["phase"]))
+    error.record = state["record"]
+    return error
+
+
+class JobError(SageError):
+    """A job did not do what was asked of it."""
+
+
+class JobCancelledError(JobError):
+    """The job was cancelled before it was done."""
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """The job was not done in time."""
+
+
+class JobStateError(JobError):
+    """The job is in a state from which it cannot do this."""

@@ -1,0 +1,230 @@
+"""`CsvSource`: the rows of CSV files as they stand; and `csv_row_to_dict`: columns with names.
+
+They are two steps so that a row with a column too many is the business of a map operator, where the
+pipeline says what becomes of records that fail.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, cast
+
+import msgspec
+
+from sage.common.errors import SourceError
+from sage.connector.file import FilesReader, Paths, RecordFile, find_files, list_paths
+from sage.connector.text_lines import Compression, LineFile, check_encoding
+from sage.dataflow.function.context import SourceContext
+from sage.dataflow.function.source import Source, SourceReader
+
+
+class CsvRow(msgspec.Struct, frozen=True):
+    """A row of a CSV file.
+
+    Attributes:
+        path: The file.
+        line: The number of the line on which the row begins, counted from 1.
+        values: The columns, as text.
+        header: The names of the columns, or `None`.
+    """
+
+    path: str
+    line: int
+    values: list[str]
+    header: tuple[str, ...] | None
+
+
+def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
+    """Return the columns of `row` by their names.
+
+    Raises:
+        ValueError: the row has more or fewer columns than the header, or there is no header.
+
+    Example:
+        >>> csv_row_to_dict(CsvRow("trips.csv", 2, ["JFK", "LAX"], ("origin", "dest")))
+        {'origin': 'JFK', 'dest': 'LAX'}
+    """
+    header, values = row.header, row.values
+    if header is None:
+        raise ValueError(f"{row.path}, line {row.line}: the file has no header to name the columns")
+    if len(values) != len(header):
+        raise ValueError(
+            f"{row.path}, line {row.line}: expected {len(header)} columns "
+            f"({', '.join(header)}), found {len(values)}"
+        )
+    return dict(zip(header, values, strict=True))
+
+
+class CsvSource(Source[CsvRow]):
+    r"""Reads CSV files row by row.
+
+    A quoted value may hold the delimiter, quotes (doubled) and line ends. Blank lines are passed
+    over. Rows come as they stand: map them with `csv_row_to_dict`.
+
+    Args:
+        paths: As in `TextFileSource`.
+        header: `True`: the first row of each file names the columns; `False`: they have no names;
+            or the names, when the files have no header row.
+        delimiter: The character between two columns.
+        quotechar: The character around a value that holds a delimiter or a line end.
+        encoding: As in `TextFileSource`; a byte order mark is dropped by default.
+        compression: As in `TextFileSource`.
+
+    Raises:
+        SourceError: the encoding, the delimiter or the quote character cannot be used.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from sage.testing import read_all
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "trips.csv")
+        ...     _ = path.write_text('origin,note\nJFK,"late, very"\n')
+        ...     [csv_row_to_dict(row) for row in read_all(CsvSource(path))]
+        [{'origin': 'JFK', 'note': 'late, very'}]
+    """
+
+    bounded = True
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        header: bool | Sequence[str] = True,
+        delimiter: str = ",",
+        quotechar: str = '"',
+        encoding: str = "utf-8-sig",
+        compression: Compression = "infer",
+    ) -> None:
+        self._paths = list_paths(paths)
+        self._header = header if isinstance(header, bool) else tuple(header)
+        self._format = {"delimiter": delimiter, "quotechar": quotechar}
+        self._encoding = check_encoding(encoding)
+        self._compression = compression
+        try:
+            csv.reader((), **cast("Any", self._format))
+        except (TypeError, ValueError) as error:
+            raise SourceError(f"CSV files cannot be read this way: {error}") from None
+
+    def list_splits(self) -> Sequence[str]:
+        """Return the files.
+
+        Raises:
+            SourceError: a file is missing, a directory, or nothing matches a pattern.
+        """
+        return find_files(self._paths)
+
+    def create_reader(
+        self, splits: Mapping[str, Any], context: SourceContext
+    ) -> SourceReader[CsvRow]:
+        """Return a reader of the files `splits`; each is opened when its turn comes."""
+        return FilesReader(splits, self._open)
+
+    def _open(self, path: str, position: Any) -> RecordFile[CsvRow]:
+        lines = LineFile(path, self._encoding, self._compression, keep_ends=True)
+        try:
+            file = _CsvFile(lines, self._format, position)
+            if position is None:
+                file.name_columns(self._header)
+        except BaseException:
+            lines.close()
+            raise
+        return file
+
+
+class _CsvFile:
+    """One CSV file. Its position is that of the lines, and the header.
+
+    The parser takes lines from an iterator over the pieces of the file, one row's worth at a time;
+    the number of lines it has taken tells how far into the present piece it is.
+    """
+
+    def __init__(self, file: LineFile, style: Mapping[str, Any], position: Any) -> None:
+        self._file = file
+        lines: list[str] = []
+        self._header: tuple[str, ...] | None = None
+        self._lines_before = 0
+        if position is not None:
+            *at, header = position
+            lines = file.seek(at)
+            self._header = None if header is None else tuple(header)
+            self._lines_before = at[1] + at[2]
+        self._piece_begin = 0
+        self._ended = False
+        self._row_line = 1
+        self._fault: SourceError | None = None
+        self._fault_position: tuple[Any, ...] | None = None
+        self._rows = csv.reader(chain(lines, chain.from_iterable(self._pieces())), **style)
+
+    def _pieces(self) -> Iterator[list[str]]:
+        while lines := self._file.read_lines():
+            self._piece_begin = self._rows.line_num
+            yield lines
+        self._ended = True
+
+    def name_columns(self, header: bool | tuple[str, ...]) -> None:
+        """Take the names of the columns as given, or from the first row."""
+        if header is True:
+            first = self.read(1)
+            self._header = tuple(first[0].values) if first else None
+        elif header is not False:
+            self._header = header
+        names = self._header or ()
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise SourceError(
+                f"{self._file.path}: the column name {twice[0]!r} occurs {names.count(twice[0])} "
+                "times in the header; give the names with header=[…] and drop the first row"
+            )
+
+    def read(self, max_records: int) -> list[CsvRow]:
+        """Return the next rows, none at the end.
+
+        Raises:
+            SourceError: the file is damaged; the rows before that have been returned.
+        """
+        if self._fault is not None:
+            raise self._fault
+        rows: list[CsvRow] = []
+        begin = self.position()
+        try:
+            while not (rows or self._ended):
+                self._parse(rows, max_records)
+        except SourceError as error:
+            offset, line, _, header = begin
+            self._fault = error
+            self._fault_position = (offset, line, self._row_line - line - 1, header)
+            if not rows:
+                raise
+        return rows
+
+    def _parse(self, rows: list[CsvRow], max_records: int) -> None:
+        reader, path, header = self._rows, self._file.path, self._header
+        line = self._lines_before + reader.line_num + 1
+        try:
+            for values in islice(reader, max_records):
+                if self._ended:  # the parser asked for more lines in the middle of this row
+                    raise self._wrong(line, "a quoted value begins here and never ends")
+                if values:
+                    rows.append(CsvRow(path, line, values, header))
+                line = self._lines_before + reader.line_num + 1
+        except csv.Error as error:
+            raise self._wrong(line, str(error)) from error
+        finally:
+            self._row_line = line
+
+    def _wrong(self, line: int, what: str) -> SourceError:
+        return SourceError(
+            f"{self._file.path}, line {line}: {what}; mend the file, or give the delimiter and "
+            "quotechar that it is written with"
+        )
+
+    def position(self) -> tuple[Any, ...]:
+        """Return the position of the next row."""
+        if self._fault_position is not None:
+            return self._fault_position
+        return (*self._file.position(self._rows.line_num - self._piece_begin), self._header)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

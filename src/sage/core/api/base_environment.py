@@ -1,0 +1,298 @@
+"""`BaseEnvironment`: what all environments share, which is how a program begins.
+
+It holds the configuration and the pipeline and makes streams from sources. Where the pipeline runs is
+the business of its subclasses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sage.common.clock import Clock, SystemClock
+from sage.common.config import EnvironmentConfig, ErrorPolicy
+from sage.common.errors import FunctionError
+from sage.common.ids import new_uuid
+from sage.common.log import get_logger, log_to_console
+from sage.common.suggest import shorten
+from sage.connector.collection import CollectionSource
+from sage.connector.csv_file import CsvSource, csv_row_to_dict
+from sage.connector.file import TextFileSource
+from sage.connector.json_lines import is_not_blank, json_line_decoder
+from sage.connector.socket import SocketTextSource
+from sage.connector.user_function import (
+    BatchFunctionSource,
+    check_source_class,
+    gives_records,
+    live_source,
+)
+from sage.core.api.datastream import DataStream
+from sage.core.api.job_handle import JobHandle
+from sage.core.api.stream_base import Options, check_parallelism, part_options
+from sage.dataflow.function.source import Source
+from sage.dataflow.function.spec import function_spec
+from sage.dataflow.graph.explain import ExplainFormat, explain
+from sage.dataflow.graph.job_graph import JobGraph, build_job_graph
+from sage.dataflow.graph.stream_graph import build_stream_graph
+from sage.dataflow.graph.transformation import Pipeline, Upstream
+from sage.dataflow.operator.record_wise import DeadLetterOffice, LoopHead
+from sage.dataflow.operator.source import ReadSource
+from sage.dataflow.record import DeadLetter
+
+T = TypeVar("T")
+
+_SOURCE_ENTRIES = ("get_data_iterator",)
+
+
+class BaseEnvironment(ABC):
+    """Where a program begins: its sources, its settings, its pipeline.
+
+    Args:
+        name: The name of the job.
+        config: Settings; see `EnvironmentConfig` for the keys.
+        clock: Where processing time comes from; tests hand in `sage.testing.ManualClock`.
+
+    Raises:
+        ConfigError: a key is unknown, or a value not usable.
+    """
+
+    def __init__(
+        self, name: str, config: Mapping[str, Any] | None = None, *, clock: Clock | None = None
+    ) -> None:
+        self.name = name
+        self.env_uuid = new_uuid()
+        self.logger: logging.Logger = get_logger(name)
+        self._config = dict(config or {})
+        self._settings = EnvironmentConfig.parse(self._config)
+        self._clock = clock or SystemClock()
+        self._pipeline = Pipeline()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The transformations so far, in the order in which they were written."""
+        return self._pipeline
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it was given."""
+        return self._config
+
+    def set_console_log_level(self, level: str) -> None:
+        """Show the log of this environment's jobs on standard error from `level` upwards.
+
+        Raises:
+            ValueError: `level` is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL.
+        """
+        log_to_console(self.logger, level)
+
+    def set_parallelism(self, parallelism: int) -> None:
+        """Set how many subtasks an operator has unless it says otherwise.
+
+        Raises:
+            GraphError: it is not a whole number of at least 1.
+        """
+        check_parallelism(parallelism)
+        self._configure(parallelism=parallelism)
+
+    def set_on_error(self, policy: ErrorPolicy) -> None:
+        """Set what becomes of a record whose function raises, unless the operator says otherwise.
+
+        Raises:
+            ConfigError: it is not one of "fail", "skip", "dead_letter".
+        """
+        self._configure(on_error=policy)
+
+    def _configure(self, **values: Any) -> None:
+        settings = EnvironmentConfig.parse({**self._config, **values})
+        self._config.update(values)
+        self._settings = settings
+
+    # ---- sources
+
+    def from_batch(self, data: Any, *args: Any, **kw: Any) -> DataStream[Any]:
+        """Read data that is at hand and has an end.
+
+        Args:
+            data: A list, tuple, set, range, string (by character) or any iterable, which is read as
+                the pipeline goes; a `BatchFunction` or any class with `get_data_iterator`, or an
+                instance of one; or a callable that returns an iterable.
+            args: Arguments of a function class.
+            kw: Keyword arguments of a function class; and `name=`, `uid=`.
+
+        Example:
+            >>> from sage import LocalEnvironment
+            >>> env = LocalEnvironment("example")
+            >>> letters = env.from_batch("abc").collect()
+            >>> result = env.execute()
+            >>> list(letters)
+            ['a', 'b', 'c']
+        """
+        options, rest = part_options(kw)
+        if gives_records(data):
+            check_source_class("from_batch", data)
+            entries = _entries(data)
+            spec = function_spec("from_batch", data, args, rest, entries=entries)
+            return self._read(BatchFunctionSource(spec), options, f"from_batch({spec.name})")
+        if args or rest:
+            raise FunctionError(
+                "from_batch(): arguments are for function classes, but the data given is "
+                f"{shorten(data)} of type {type(data).__name__}"
+            )
+        if not isinstance(data, Iterable) and not callable(data):
+            raise FunctionError(
+                f"from_batch() needs an iterable or a source function, not {shorten(data)} of type "
+                f"{type(data).__name__}"
+            )
+        return self._read(CollectionSource(data), options, "from_batch")
+
+    def from_collection(self, data: Iterable[T], **options: Any) -> DataStream[T]:
+        """Read a collection; another name for `from_batch`."""
+        return self.from_batch(data, **options)
+
+    def from_source(self, source: Any, *args: Any, **kw: Any) -> DataStream[Any]:
+        """Read a live source, which may wait for its data and need not end.
+
+        Args:
+            source: A `SourceFunction` class or instance; a generator function or another callable
+                that returns an iterator; or a connector's `Source`. All but the last run on a thread
+                of their own, so they may block.
+            args: Arguments of a function class.
+            kw: Keyword arguments of a function class; and `name=`, `uid=`.
+        """
+        options, rest = part_options(kw)
+        if isinstance(source, Source):
+            return self._read(source, options, type(source).__name__)
+        if gives_records(source):
+            check_source_class("from_source", source)
+        elif not callable(source) and not isinstance(source, Iterable):
+            raise FunctionError(
+                "from_source() needs a source function, a callable that returns an iterator, or a "
+                f"Source, not {shorten(source)} of type {type(source).__name__}"
+            )
+        entries = _entries(source)
+        spec = function_spec("from_source", source, args, rest, entries=entries)
+        return self._read(live_source(spec), options, f"from_source({spec.name})")
+
+    source = from_source
+
+    def from_text_file(
+        self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], **kw: Any
+    ) -> DataStream[str]:
+        """Read the lines of text files, without their line ends.
+
+        Args:
+            paths: A path, a glob pattern, or several; `.gz` files are decompressed.
+            kw: `encoding=`; and `name=`, `uid=`.
+
+        Raises:
+            SourceError: (when the job starts) there is no such file.
+        """
+        options, rest = part_options(kw)
+        return self._read(TextFileSource(paths, **rest), options, "from_text_file")
+
+    def from_csv(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        delimiter: str = ",",
+        header: bool | list[str] = True,
+        encoding: str = "utf-8-sig",
+        **kw: Any,
+    ) -> DataStream[dict[str, str]]:
+        """Read the rows of CSV files as dicts of strings.
+
+        Args:
+            paths: A path, a glob pattern, or several; `.gz` files are decompressed.
+            delimiter: What is between two columns.
+            header: True: the first row names the columns. False: they are "0", "1" …. Or the names.
+            encoding: That of the files; a byte order mark is passed over.
+            kw: `name=`, `uid=`; `on_error=` for rows that do not fit the header.
+        """
+        options, rest = part_options(kw)
+        on_error = options.pop("on_error", None)
+        source = CsvSource(paths, delimiter=delimiter, header=header, encoding=encoding, **rest)
+        rows = self._read(source, options, "from_csv")
+        return rows.map(csv_row_to_dict, name="csv row", on_error=on_error)
+
+    def from_jsonl(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        type: Any = None,  # noqa: A002 - as in msgspec
+        **kw: Any,
+    ) -> DataStream[Any]:
+        """Read JSON Lines files: a JSON value on each line; blank lines are passed over.
+
+        Args:
+            paths: A path, a glob pattern, or several; `.gz` files are decompressed.
+            type: What each line is checked against and turned into: a dataclass, a TypedDict, a
+                msgspec Struct ….
+            kw: `name=`, `uid=`; `on_error=` for lines that are not valid.
+        """
+        options, rest = part_options(kw)
+        on_error = options.pop("on_error", None)
+        lines = self._read(TextFileSource(paths, **rest), options, "from_jsonl")
+        full = lines.filter(is_not_blank, name="not blank")
+        return full.map(json_line_decoder(type), name="json line", on_error=on_error)
+
+    def from_socket_text_stream(
+        self, host: str, port: int, delimiter: str = "\n", **kw: Any
+    ) -> DataStream[str]:
+        """Read lines from a TCP server until it closes the connection. Cannot be replayed."""
+        options, rest = part_options(kw)
+        source = SocketTextSource(host, port, delimiter=delimiter, **rest)
+        return self._read(source, options, f"from_socket_text_stream({host}:{port})")
+
+    def from_future(self, name: str) -> DataStream[Any]:
+        """Begin a feedback loop: the stream of what will come back.
+
+        Close the loop with `stream.fill_future(future)`. When all sources have ended and nothing is
+        in flight in the loop, the job ends.
+
+        Example:
+            >>> from sage import LocalEnvironment
+            >>> env = LocalEnvironment("collatz")
+            >>> back = env.from_future("back")
+            >>> step = lambda n: n // 2 if n % 2 == 0 else 3 * n + 1
+            >>> steps = env.from_batch([6]).union(back).map(step)
+            >>> steps.filter(lambda n: n != 1).fill_future(back)
+            >>> seen = steps.collect()
+            >>> result = env.execute()
+            >>> list(seen)
+            [3, 10, 5, 16, 8, 4, 2, 1]
+        """
+        return DataStream(self, (Upstream(self._pipeline.append(LoopHead((), name))),))
+
+    def dead_letters(self) -> DataStream[DeadLetter]:
+        """Return the stream of the dead letters of all operators of the job."""
+        office = DeadLetterOffice((), "dead letters")
+        return DataStream(self, (Upstream(self._pipeline.append(office, on_error="fail")),))
+
+    def _read(self, source: Source[Any], options: Options, name: str) -> DataStream[Any]:
+        step = self._pipeline.append(ReadSource((), source, name), **options)
+        return DataStream(self, (Upstream(step),))
+
+    # ---- the plan
+
+    def explain(self, format: ExplainFormat = "text") -> str:  # noqa: A002 - the usual word
+        """Return the plan: as text, as a `"mermaid"` diagram, or in Graphviz's `"dot"`.
+
+        Raises:
+            GraphError: the program cannot run; the message says why.
+        """
+        return explain(self._plan(), format)
+
+    def _plan(self) -> JobGraph:
+        return build_job_graph(build_stream_graph(self.name, self._pipeline, self._settings))
+
+    @abstractmethod
+    def submit_async(self) -> JobHandle:
+        """Start the pipeline and return at once."""
+
+
+def _entries(function: Any) -> tuple[str, ...]:
+    cls = function if isinstance(function, type) else type(function)
+    return _SOURCE_ENTRIES if hasattr(cls, "get_data_iterator") else ("execute",)

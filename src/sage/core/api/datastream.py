@@ -1,0 +1,561 @@
+"""Streams: what the user chains operators on.
+
+A stream is a note of where records come from. Every method appends a transformation to the
+environment's pipeline and returns the stream of its results; nothing runs before `env.execute()`.
+The classes of this module return one another, so they live together.
+
+All operators take a callable, a function class followed by the arguments of its constructor, or an
+instance; and the keyword options `name=`, `uid=`, `parallelism=` and `on_error=`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Generic, TypeVar, Unpack, cast, overload
+
+from sage.common.errors import FunctionError, GraphError
+from sage.common.suggest import shorten
+from sage.connector.console import PrintSink
+from sage.connector.handle import Collected, ResultChannel
+from sage.core.api.job_handle import JobHandle
+from sage.core.api.stream_base import Host, Options, StreamBase, check_parallelism, part_options
+from sage.dataflow.function import aggregators
+from sage.dataflow.function.keyed import (
+    AggregateFunction,
+    FieldKeyByFunction,
+    KeyByFunction,
+    ReduceFunction,
+)
+from sage.dataflow.function.sink import Sink, SinkFunction
+from sage.dataflow.function.spec import FunctionSpec, function_spec
+from sage.dataflow.function.transform import (
+    BaseCoMapFunction,
+    CoFlatMapFunction,
+    CoProcessFunction,
+    FilterFunction,
+    FlatMapFunction,
+    MapFunction,
+    ProcessContext,
+    ProcessFunction,
+)
+from sage.dataflow.graph.transformation import Input, Partitioning, Upstream
+from sage.dataflow.operator.base import Operator
+from sage.dataflow.operator.batch_wise import BatchFormat, MapBatch, WriteSink
+from sage.dataflow.operator.keyed import Aggregate, Distinct, Emit, KeyBy, Reduce
+from sage.dataflow.operator.record_wise import CallSink, Filter, FlatMap, Map, Process, Split
+from sage.dataflow.record import DEAD_LETTERS, DeadLetter
+
+T = TypeVar("T")
+R = TypeVar("R")
+U = TypeVar("U")
+K = TypeVar("K", bound=Hashable)
+
+_AGGREGATE_ENTRIES = ("create_accumulator", "add", "get_result")
+
+
+class DataStream(StreamBase, Generic[T]):
+    """A stream of records of type `T`.
+
+    Example:
+        >>> from sage import LocalEnvironment
+        >>> env = LocalEnvironment("example")
+        >>> squares = env.from_batch(range(5)).map(lambda x: x * x).filter(lambda x: x > 3).collect()
+        >>> result = env.execute()
+        >>> list(squares)
+        [4, 9, 16]
+    """
+
+    # ---- one record at a time
+
+    @overload
+    def map(self, function: type[MapFunction[T, R]], *args: Any, **kw: Any) -> DataStream[R]: ...
+    @overload
+    def map(
+        self, function: Callable[[T], R] | MapFunction[T, R], **options: Unpack[Options]
+    ) -> DataStream[R]: ...
+    def map(self, function: Any, *args: Any, **kw: Any) -> DataStream[Any]:
+        """Turn each record into what `function(record)` returns; `None` is a value like any other."""
+        return self._apply(Map, function, args, kw)
+
+    @overload
+    def filter(self, function: type[FilterFunction[T]], *args: Any, **kw: Any) -> DataStream[T]: ...
+    @overload
+    def filter(
+        self, function: Callable[[T], object] | FilterFunction[T], **options: Unpack[Options]
+    ) -> DataStream[T]: ...
+    def filter(self, function: Any, *args: Any, **kw: Any) -> DataStream[T]:
+        """Keep the records for which `function(record)` is true."""
+        return self._apply(Filter, function, args, kw)
+
+    @overload
+    def flat_map(
+        self, function: type[FlatMapFunction[T, R]], *args: Any, **kw: Any
+    ) -> DataStream[R]: ...
+    @overload
+    def flat_map(
+        self,
+        function: Callable[[T], Iterable[R]] | FlatMapFunction[T, R],
+        **options: Unpack[Options],
+    ) -> DataStream[R]: ...
+    def flat_map(self, function: Any, *args: Any, **kw: Any) -> DataStream[Any]:
+        """Turn each record into the items of the iterable that `function(record)` returns."""
+        return self._apply(FlatMap, function, args, kw)
+
+    flatmap = flat_map
+
+    @overload
+    def process(
+        self, function: type[ProcessFunction[T, R]], *args: Any, **kw: Any
+    ) -> DataStream[R]: ...
+    @overload
+    def process(
+        self,
+        function: Callable[[T, ProcessContext], Iterable[R] | None] | ProcessFunction[T, R],
+        **options: Unpack[Options],
+    ) -> DataStream[R]: ...
+    def process(self, function: Any, *args: Any, **kw: Any) -> DataStream[Any]:
+        """Turn each record into any number of records, here and to side outputs.
+
+        `function(record, ctx)` returns or yields what goes on; `ctx.output(tag, value)` puts a value
+        out to `stream.side_output(tag)`; `ctx.key` is the key of the record on a keyed stream.
+        """
+        return self._apply(Process, function, args, kw)
+
+    def map_batch(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        format: BatchFormat = "list",  # noqa: A002 - the word users know from other libraries
+        **options: Unpack[Options],
+    ) -> DataStream[Any]:
+        """Turn whole batches into whole batches, of another length if need be.
+
+        Args:
+            function: Takes the records that have come together (up to the `batch_size` of the
+                configuration, fewer from a slow source) and returns those that go on.
+            format: `"list"`; `"numpy"` for a NumPy array; `"arrow"` for an Arrow array, or a record
+                batch when the records are dicts.
+            options: Those of all operators. `on_error` holds for a failing batch as a whole.
+        """
+        spec = function_spec("map_batch", function)
+        return self._then(MapBatch((spec,), format), options)
+
+    def inspect(self, function: Callable[[T], Any], **options: Unpack[Options]) -> DataStream[T]:
+        """Call `function` with each record on its way; what it returns is ignored."""
+        spec = function_spec("inspect", function)
+        return self._sink(CallSink((spec,)), _named(options, f"inspect({spec.name})"))
+
+    # ---- keys
+
+    @overload
+    def key_by(
+        self, function: type[KeyByFunction[T, K]], *args: Any, **kw: Any
+    ) -> KeyedStream[T, K]: ...
+    @overload
+    def key_by(
+        self, function: str | int, *fields: str | int, **options: Unpack[Options]
+    ) -> KeyedStream[T, Any]: ...
+    @overload
+    def key_by(
+        self, function: Callable[[T], K] | KeyByFunction[T, K], **options: Unpack[Options]
+    ) -> KeyedStream[T, K]: ...
+    def key_by(self, function: Any, *args: Any, **kw: Any) -> KeyedStream[T, Any]:
+        """Group the records by a key.
+
+        Args:
+            function: A field name, a dotted path or an index (several make a tuple), or
+                `function(record)` that returns a hashable key. 0, "", False and None are keys.
+            args: More fields; or the arguments of a function class.
+            kw: The options of all operators; or keyword arguments of a function class.
+        """
+        return KeyedStream(self._host, self._keyed(function, args, kw))
+
+    keyby = key_by
+
+    def distinct(self, key: Any = None, **options: Unpack[Options]) -> DataStream[T]:
+        """Let the first record of each key through; without `key` a record is its own.
+
+        Every key seen is kept, so a stream without end needs a bounded set of keys.
+        """
+        keyed = self.key_by(key if key is not None else _itself, name="distinct key")
+        return DataStream(self._host, keyed._append(Distinct(), options, keyed._origins))
+
+    # ---- several streams
+
+    def union(self, *others: DataStream[T]) -> DataStream[T]:
+        """Join streams of one type into one; records come in no order between the streams."""
+        origins = self._origins
+        for other in others:
+            origins += _stream(other, "union")._origins
+        return DataStream(self._host, origins)
+
+    def connect(self, *others: DataStream[Any]) -> ConnectedStreams:
+        """Bring streams of different types to one operator, each to an input of its own."""
+        streams = [_stream(other, "connect") for other in others]
+        if not streams:
+            raise GraphError("connect() needs at least one other stream")
+        return ConnectedStreams(self._host, (self._origins, *(s._origins for s in streams)))
+
+    @overload
+    def split(
+        self, function: type[MapFunction[T, str]], *args: Any, **kw: Any
+    ) -> SplitStream[T]: ...
+    @overload
+    def split(
+        self, function: Callable[[T], str] | MapFunction[T, str], **options: Unpack[Options]
+    ) -> SplitStream[T]: ...
+    def split(self, function: Any, *args: Any, **kw: Any) -> SplitStream[T]:
+        """Send each record to the branch that `function(record)` names.
+
+        Records for a branch that nobody selects are counted as `unrouted`.
+
+        Example:
+            >>> from sage import LocalEnvironment
+            >>> env = LocalEnvironment("example")
+            >>> parts = env.from_batch(range(5)).split(lambda x: "odd" if x % 2 else "even")
+            >>> odd, even = parts["odd"].collect(), parts["even"].collect()
+            >>> result = env.execute()
+            >>> list(odd), list(even)
+            ([1, 3], [0, 2, 4])
+        """
+        return SplitStream(self._host, self._apply(Split, function, args, kw)._origins)
+
+    def side_output(self, tag: str) -> DataStream[Any]:
+        """Return the stream of what the process function puts out with `ctx.output(tag, value)`."""
+        return DataStream(self._host, (Upstream(self._step("side_output()"), tag),))
+
+    def dead_letters(self) -> DataStream[DeadLetter]:
+        """Return the stream of records that failed in this operator under `on_error="dead_letter"`."""
+        step = self._step("dead_letters()")
+        return DataStream(self._host, (Upstream(step, DEAD_LETTERS),))
+
+    def fill_future(self, future: DataStream[T]) -> None:
+        """Let the records of this stream flow back into the head that `env.from_future` made."""
+        heads = _stream(future, "fill_future")._origins
+        self._host.pipeline.fill(heads[0].node, self._origins)
+
+    # ---- how it runs
+
+    def name(self, name: str) -> DataStream[T]:
+        """Name the last operator; sinks take `name=` instead, as they return the stream before."""
+        return self._change("name()", name=name)
+
+    def uid(self, uid: str) -> DataStream[T]:
+        """Give the last operator an identity by which its saved state is found again."""
+        return self._change("uid()", uid=uid)
+
+    def set_parallelism(self, parallelism: int) -> DataStream[T]:
+        """Set how many subtasks the last operator has."""
+        check_parallelism(parallelism)
+        return self._change("set_parallelism()", parallelism=parallelism)
+
+    def rebalance(self) -> DataStream[T]:
+        """Deal the records out in turn to the subtasks of the next operator."""
+        return DataStream(self._host, self._spread(Partitioning("rebalance")))
+
+    def broadcast(self) -> DataStream[T]:
+        """Send every record to all subtasks of the next operator."""
+        return DataStream(self._host, self._spread(Partitioning("broadcast")))
+
+    def partition_custom(self, function: Callable[[T, int], int]) -> DataStream[T]:
+        """Send each record to the subtask `function(record, parallelism)` of the next operator."""
+        if not callable(function):
+            raise FunctionError(f"partition_custom() needs a callable, not {shorten(function)}")
+        return DataStream(self._host, self._spread(Partitioning("custom", function)))
+
+    # ---- ends
+
+    @overload
+    def sink(self, function: type[SinkFunction[T]], *args: Any, **kw: Any) -> DataStream[T]: ...
+    @overload
+    def sink(
+        self, function: Callable[[T], Any] | SinkFunction[T] | Sink[T], **options: Unpack[Options]
+    ) -> DataStream[T]: ...
+    def sink(self, function: Any, *args: Any, **kw: Any) -> DataStream[T]:
+        """Hand the records to a callable, a `SinkFunction` or a connector's `Sink`.
+
+        Returns the stream itself, so that more can be done with its records.
+        """
+        if isinstance(function, Sink):
+            options, _ = part_options(kw)
+            return self._sink(WriteSink((), function), options)
+        spec, options = _function("sink", function, args, kw)
+        return self._sink(CallSink((spec,)), options)
+
+    add_sink = sink
+
+    def print(
+        self, prefix: str = "", separator: str = " | ", colored: bool = True
+    ) -> DataStream[T]:
+        """Print each record on a line of its own, `prefix` and `separator` before it."""
+        return self.sink(PrintSink, prefix, separator, colored, name="print")
+
+    def collect(self) -> Collected[T]:
+        """Keep the records in memory; the handle is a sequence of them once the job has run."""
+        collected: Collected[T] = Collected()
+        self.sink(collected, name="collect")
+        return collected
+
+    def execute_and_collect(self, limit: int | None = None) -> Iterator[T]:
+        """Run the pipeline and iterate over the records of this stream as they come.
+
+        The job waits when nobody takes its results, and is cancelled after `limit` records or when
+        the iterator is closed.
+
+        Raises:
+            OperatorError: (while iterating) the job failed.
+        """
+        channel: ResultChannel[T] = ResultChannel()
+        self.sink(channel, name="collect")
+        return _results(channel, self._host.submit_async, limit)
+
+    # ---- how steps are appended
+
+    def _then(self, operator: Operator, options: Options) -> DataStream[Any]:
+        return DataStream(self._host, self._append(operator, options, self._origins))
+
+    def _sink(self, operator: Operator, options: Options) -> DataStream[T]:
+        self._append(operator, options, self._origins)
+        return self
+
+    def _apply(
+        self, operator: type[Operator], function: Any, args: Any, kw: Any
+    ) -> DataStream[Any]:
+        spec, options = _function(operator.kind, function, args, kw)
+        return self._then(operator((spec,)), options)
+
+    def _keyed(self, function: Any, args: tuple[Any, ...], kw: dict[str, Any]) -> Input:
+        if isinstance(function, (str, int)):
+            function, args = FieldKeyByFunction(function, *args), ()
+            kw = {"name": f"key_by({', '.join(map(str, function.fields))})", **kw}
+        spec, options = _function("key_by", function, args, kw)
+        return self._append(KeyBy((spec,)), options, self._spread(Partitioning("forward")))
+
+
+class KeyedStream(DataStream[T], Generic[T, K]):
+    """A stream whose records have a key; records of one key keep their order and share state."""
+
+    @overload
+    def reduce(self, function: type[ReduceFunction[T]], *args: Any, **kw: Any) -> DataStream[T]: ...
+    @overload
+    def reduce(
+        self,
+        function: Callable[[T, T], T] | ReduceFunction[T],
+        *,
+        emit: Emit = "update",
+        **options: Unpack[Options],
+    ) -> DataStream[T]: ...
+    def reduce(self, function: Any, *args: Any, emit: Emit = "update", **kw: Any) -> DataStream[T]:
+        """Join the records of a key with `function(joined_before, record)`.
+
+        Args:
+            function: Returns a record of the same type.
+            args: Arguments of a function class.
+            emit: `"update"` puts the joined record out at every record; `"final"` once per key at
+                the end of input.
+            kw: The options of all operators; or keyword arguments of a function class.
+        """
+        spec, options = _function("reduce", function, args, kw)
+        return self._then(Reduce((spec,), _emit(emit)), options)
+
+    def aggregate(
+        self,
+        function: AggregateFunction[T, Any, R] | type[AggregateFunction[T, Any, R]],
+        *args: Any,
+        emit: Emit = "update",
+        **kw: Any,
+    ) -> DataStream[tuple[K, R]]:
+        """Fold the records of a key, and put out pairs `(key, result)`.
+
+        Args:
+            function: A ready-made aggregator such as `mean("delay")`, or an `AggregateFunction`.
+            args: Arguments of a function class.
+            emit: `"update"` puts the pair out at every record; `"final"` once per key at the end of
+                input.
+            kw: The options of all operators; or keyword arguments of a function class.
+        """
+        options, rest = part_options(kw)
+        spec = function_spec("aggregate", function, args, rest, entries=_AGGREGATE_ENTRIES)
+        return self._then(Aggregate((spec,), _emit(emit)), options)
+
+    def sum(self, field: Any = None, **kw: Any) -> DataStream[tuple[K, Any]]:
+        """Put out `(key, sum so far)` of a field, or of the records themselves."""
+        return self._aggregate("sum", aggregators.sum_of(field), kw)
+
+    def min(self, field: Any = None, **kw: Any) -> DataStream[tuple[K, Any]]:
+        """Put out `(key, smallest so far)` of a field, or of the records themselves."""
+        return self._aggregate("min", aggregators.min_of(field), kw)
+
+    def max(self, field: Any = None, **kw: Any) -> DataStream[tuple[K, Any]]:
+        """Put out `(key, largest so far)` of a field, or of the records themselves."""
+        return self._aggregate("max", aggregators.max_of(field), kw)
+
+    def count(self, **kw: Any) -> DataStream[tuple[K, int]]:
+        """Put out `(key, number of records so far)`."""
+        return self._aggregate("count", aggregators.count(), kw)
+
+    def distinct(self, key: Any = None, **options: Unpack[Options]) -> DataStream[T]:
+        """Let the first record of each key through."""
+        if key is not None:
+            return super().distinct(key, **options)
+        return self._then(Distinct(), options)
+
+    def _aggregate(
+        self, kind: str, function: AggregateFunction[Any, Any, Any], kw: dict[str, Any]
+    ) -> DataStream[tuple[K, Any]]:
+        return self.aggregate(function, **{"name": kind, **kw})
+
+
+class ConnectedStreams(StreamBase):
+    """Streams of different types that go to one operator, each to an input of its own.
+
+    Args:
+        host: The environment.
+        inputs: What flows into each input.
+    """
+
+    def __init__(self, host: Host, inputs: tuple[Input, ...]) -> None:
+        super().__init__(host, tuple(origin for part in inputs for origin in part))
+        self._inputs = inputs
+
+    def map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
+        """Map the records: one callable for all inputs, one for each, or a `CoMapFunction`."""
+        return self._per_input(Map, BaseCoMapFunction, function, more, kw)
+
+    def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
+        """Map the records of each input in its own way: a `CoMapFunction`, or a callable each."""
+        if not _has_methods(function, "map", len(self._inputs)) and not more:
+            raise FunctionError(
+                f"comap() needs a CoMapFunction with {self._methods('map')}, or a callable for "
+                f"each of the {len(self._inputs)} streams, not {shorten(function)}"
+            )
+        return self.map(function, *more, **kw)
+
+    def flat_map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
+        """Like `map`, with any number of records out; the class is `CoFlatMapFunction`."""
+        return self._per_input(FlatMap, CoFlatMapFunction, function, more, kw)
+
+    flatmap = flat_map
+
+    def process(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
+        """Like `flat_map`, with a context; the class is `CoProcessFunction`."""
+        return self._per_input(Process, CoProcessFunction, function, more, kw)
+
+    def key_by(self, function: Any, *more: Any) -> ConnectedStreams:
+        """Give the records of each stream a key: one key function or field for all, or one each."""
+        functions = self._one_each(function, more)
+        inputs = tuple(
+            DataStream[Any](self._host, part).key_by(each)._origins
+            for part, each in zip(self._inputs, functions, strict=True)
+        )
+        return ConnectedStreams(self._host, inputs)
+
+    keyby = key_by
+
+    def sink(self, function: Any, *args: Any, **kw: Any) -> ConnectedStreams:
+        """Hand the records of all streams to one sink."""
+        DataStream[Any](self._host, self._origins).sink(function, *args, **kw)
+        return self
+
+    add_sink = sink
+
+    def print(
+        self, prefix: str = "", separator: str = " | ", colored: bool = True
+    ) -> ConnectedStreams:
+        """Print the records of all streams."""
+        DataStream[Any](self._host, self._origins).print(prefix, separator, colored)
+        return self
+
+    def _per_input(
+        self, operator: type[Operator], cls: type, function: Any, more: Any, kw: dict[str, Any]
+    ) -> DataStream[Any]:
+        stem, count = operator.kind, len(self._inputs)
+        options, rest = part_options(kw)
+        if _has_methods(function, stem, count):
+            entries = tuple(f"{stem}{i}" for i in range(count))
+            specs: tuple[FunctionSpec, ...] = (
+                function_spec(stem, function, more, rest, entries=entries),
+            )
+        elif isinstance(function, cls) or (
+            isinstance(function, type) and issubclass(function, cls)
+        ):
+            raise FunctionError(
+                f"{stem}(): {shorten(function)} needs {self._methods(stem)} for {count} streams"
+            )
+        elif more:
+            specs = tuple(function_spec(stem, each) for each in self._one_each(function, more))
+        else:
+            spec = function_spec(stem, function, (), rest)
+            return DataStream(self._host, self._append(operator((spec,)), options, self._origins))
+        return DataStream(self._host, self._append(operator(specs), options, *self._inputs))
+
+    def _one_each(self, function: Any, more: tuple[Any, ...]) -> tuple[Any, ...]:
+        functions = (function, *more) if more else (function,) * len(self._inputs)
+        if len(functions) != len(self._inputs):
+            raise GraphError(
+                f"{len(functions)} functions for {len(self._inputs)} connected streams"
+            )
+        return functions
+
+    def _methods(self, stem: str) -> str:
+        return ", ".join(f"{stem}{i}()" for i in range(len(self._inputs)))
+
+
+class SplitStream(StreamBase, Generic[T]):
+    """The branches of `DataStream.split`."""
+
+    def select(self, tag: str) -> DataStream[T]:
+        """Return the stream of the records for which the function named `tag`."""
+        return DataStream(self._host, (Upstream(self._step("select()"), tag),))
+
+    __getitem__ = select
+
+
+def _function(
+    role: str, function: Any, args: tuple[Any, ...], kw: dict[str, Any]
+) -> tuple[FunctionSpec, Options]:
+    options, rest = part_options(kw)
+    return function_spec(role, function, args, rest), options
+
+
+def _has_methods(function: Any, stem: str, count: int) -> bool:
+    return all(callable(getattr(function, f"{stem}{i}", None)) for i in range(count))
+
+
+def _named(options: Options, name: str) -> Options:
+    return cast("Options", {"name": name, **options})
+
+
+def _itself(record: Any) -> Any:
+    return record
+
+
+def _emit(emit: Emit) -> Emit:
+    if emit not in ("update", "final"):
+        raise FunctionError(f'emit is "update" or "final", not {emit!r}')
+    return emit
+
+
+def _stream(other: Any, method: str) -> DataStream[Any]:
+    if not isinstance(other, DataStream):
+        raise GraphError(f"{method}() needs a stream, not {shorten(other)}")
+    return other
+
+
+def _results(
+    channel: ResultChannel[T], submit: Callable[[], JobHandle], limit: int | None
+) -> Iterator[T]:
+    """Start the job and yield what comes through the channel; end the job when that is enough."""
+    left = limit if limit is not None else sys.maxsize
+    job = submit()
+    job.add_done_callback(channel.close)
+    try:
+        while left > 0 and (values := channel.take()):
+            yield from values[:left]
+            left -= len(values)
+        if left > 0:
+            job.result()
+    finally:
+        channel.close()
+        job.cancel()

@@ -1,0 +1,5 @@
+"""`FilterFunction`: which records go on."""
+
+from sage.dataflow.function.transform import FilterFunction
+
+__all__ = ["FilterFunction"]

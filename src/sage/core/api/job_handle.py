@@ -1,0 +1,104 @@
+"""`JobHandle`: what a user holds of a job that has been submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Literal, TypedDict
+
+from sage.common.suggest import shorten
+from sage.kernel.jobmanager.job import Job, JobMetrics, JobResult
+from sage.kernel.jobmanager.job_state import JobStatus
+
+
+class Response(TypedDict):
+    """What `wait`, `stop`, `cancel` and `close` answer."""
+
+    status: Literal["success", "error"]
+    message: str
+    env_uuid: str
+
+
+class JobHandle:
+    """A job that has been submitted. All methods may be called from any thread.
+
+    `await handle` waits for the end without blocking the event loop and gives the `JobResult`.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @property
+    def env_uuid(self) -> str:
+        """The identity of the environment that was submitted."""
+        return self._job.env_uuid
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is in its life; a string such as `"RUNNING"`."""
+        return self._job.status
+
+    @property
+    def metrics(self) -> JobMetrics:
+        """The figures so far, by operator."""
+        return self._job.metrics
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the job failed; None if it has not."""
+        return self._job.error
+
+    def result(self, timeout: float | None = None) -> JobResult:
+        """Wait for the end and return the result.
+
+        Raises:
+            OperatorError: a function, source or sink failed.
+            JobCancelledError: the job was cancelled.
+            JobError: it is not done within `timeout` seconds.
+        """
+        self._job.wait(timeout)
+        return self._job.result()
+
+    def wait(self, timeout: float | None = None) -> Response:
+        """Wait until the job is done, for at most `timeout` seconds."""
+        if not self._job.wait(timeout):
+            return self._respond("error", f"still {self.status} after {timeout} s")
+        return self._ended()
+
+    def stop(self, timeout: float | None = None) -> Response:
+        """Let the sources end here and wait until what they have read is processed."""
+        self._job.stop()
+        return self.wait(timeout)
+
+    def cancel(self, timeout: float | None = None) -> Response:
+        """Leave off after the records at hand and wait until everything is closed."""
+        self._job.cancel()
+        if not self._job.wait(timeout):
+            return self._respond("error", f"still {self.status} after {timeout} s")
+        if self.status is JobStatus.CANCELED:
+            return self._respond("success", "the job was cancelled")
+        return self._ended()
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Let `callback` be called once the job is done, from one of its threads or at once."""
+        self._job.add_done_callback(lambda _: callback())
+
+    def close(self) -> Response:
+        """Cancel the job if it still runs."""
+        return self.cancel()
+
+    def __await__(self) -> Generator[Any, None, JobResult]:
+        return self._job.__await__()
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self._job.name!r} {self.status}>"
+
+    def _ended(self) -> Response:
+        error = self.error
+        if error is not None:
+            return self._respond("error", f"the job failed: {str(error) or shorten(error)}")
+        if self.status is JobStatus.CANCELED:
+            return self._respond("error", "the job was cancelled before it was done")
+        return self._respond("success", f"the job is {self.status}")
+
+    def _respond(self, status: Literal["success", "error"], message: str) -> Response:
+        return Response(status=status, message=message, env_uuid=self.env_uuid)

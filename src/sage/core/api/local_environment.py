@@ -1,0 +1,189 @@
+"""`LocalEnvironment`: runs the pipeline in the calling process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from sage.common.clock import Clock
+from sage.common.errors import ConfigError, JobStateError, JobTimeoutError
+from sage.core.api.base_environment import BaseEnvironment
+from sage.core.api.job_handle import JobHandle, Response
+from sage.core.api.progress import show_progress, wants_progress
+from sage.kernel.jobmanager.interrupt import announce_cancel, unwatch, watch
+from sage.kernel.jobmanager.job import Job, JobResult
+from sage.kernel.runtime.task.operator_context import JobContext
+
+
+class LocalEnvironment(BaseEnvironment):
+    """Runs a pipeline in this process, in a thread of its own.
+
+    As a context manager it is closed at the end of the block.
+
+    Args:
+        name: The name of the job.
+        config: Settings; see `EnvironmentConfig` for the keys.
+        clock: Where processing time comes from; tests hand in `sage.testing.ManualClock`.
+
+    Example:
+        >>> env = LocalEnvironment("example")
+        >>> doubled = env.from_batch([1, 2, 3]).map(lambda x: x * 2).collect()
+        >>> env.execute().status
+        <JobStatus.FINISHED: 'FINISHED'>
+        >>> list(doubled)
+        [2, 4, 6]
+    """
+
+    def __init__(
+        self,
+        name: str = "localenvironment",
+        config: Mapping[str, Any] | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(name, config, clock=clock)
+        self._job: Job | None = None
+
+    @property
+    def job(self) -> JobHandle | None:
+        """The job that was submitted last; None before the first."""
+        return None if self._job is None else JobHandle(self._job)
+
+    def submit(self, autostop: bool = False) -> str:
+        """Start the pipeline in the background.
+
+        The process stays alive until the job is done, also when the main program has ended; Ctrl-C
+        cancels the job. If it fails, the error is logged and kept in `env.job.error`.
+
+        Args:
+            autostop: Wait until the job is done, and raise if it failed.
+
+        Returns:
+            The identity of the environment.
+
+        Raises:
+            GraphError: the program cannot run; nothing has been started.
+            JobStateError: the job submitted before is still running.
+        """
+        if autostop:
+            self.execute(progress=False)
+            return self.env_uuid
+        job = self._start()
+        job.add_done_callback(_log_failure)
+        watch(job)
+        job.add_done_callback(unwatch)
+        return self.env_uuid
+
+    def submit_async(self) -> JobHandle:
+        """Start the pipeline and return its handle, which can be awaited.
+
+        Raises:
+            GraphError: the program cannot run; nothing has been started.
+            JobStateError: the job submitted before is still running.
+        """
+        job = self._start()
+        watch(job)
+        job.add_done_callback(unwatch)
+        return JobHandle(job)
+
+    def execute(self, timeout: float | None = None, progress: bool | None = None) -> JobResult:
+        """Run the pipeline and wait for its end.
+
+        Args:
+            timeout: After so many seconds the job is cancelled.
+            progress: Show a progress bar and a summary on standard error; None: where that is a
+                terminal.
+
+        Raises:
+            GraphError: the program cannot run; nothing has been read.
+            OperatorError: a function, source or sink failed.
+            JobCancelledError: the job was cancelled from another thread.
+            JobTimeoutError: it was not done in time.
+            KeyboardInterrupt: Ctrl-C; the job has been cancelled and everything closed.
+        """
+        job = self._start()
+        try:
+            shown = wants_progress(progress)
+            done = show_progress(job, timeout) if shown else job.wait(timeout)
+        except KeyboardInterrupt:
+            announce_cancel(job)
+            job.cancel()
+            job.wait()
+            raise
+        if not done:
+            job.cancel()
+            job.wait()
+            raise JobTimeoutError(f"the job {self.name!r} was not done after {timeout} s")
+        return job.result()
+
+    def wait(self, timeout: float | None = None) -> Response:
+        """Wait until the job is done, for at most `timeout` seconds."""
+        return self._answer("wait", timeout)
+
+    def stop(self, timeout: float | None = None) -> Response:
+        """Let the sources end here and wait until what they have read is processed."""
+        return self._answer("stop", timeout)
+
+    def cancel(self, timeout: float | None = None) -> Response:
+        """Leave off after the records at hand and wait until everything is closed."""
+        return self._answer("cancel", timeout)
+
+    def close(self) -> Response:
+        """Cancel the job if it still runs. Closing twice, or before a job, is no error."""
+        job = self.job
+        if job is None or job.status.is_terminal:
+            return Response(status="success", message="closed", env_uuid=self.env_uuid)
+        return job.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answer(self, what: str, timeout: float | None) -> Response:
+        job = self.job
+        if job is None:
+            message = f"cannot {what}: no job has been submitted"
+            return Response(status="error", message=message, env_uuid=self.env_uuid)
+        methods = {"wait": job.wait, "stop": job.stop, "cancel": job.cancel}
+        return methods[what](timeout)
+
+    def _start(self) -> Job:
+        if self._job is not None and not self._job.status.is_terminal:
+            raise JobStateError(
+                f"the job {self.name!r} is still {self._job.status}; wait for it, or stop it first"
+            )
+        self._check_settings()
+        plan = self._plan()
+        for warning in plan.stream_graph.warnings:
+            self.logger.warning("%s", warning)
+        settings = self._settings
+        context = JobContext(self.name, self._clock, settings.batch_size, settings.buffer_size)
+        self._job = Job(plan, context, self.env_uuid)
+        self._job.start()
+        return self._job
+
+    def _check_settings(self) -> None:
+        """Refuse what would be promised and not kept."""
+        if self._settings.checkpoint_interval is not None:
+            raise ConfigError(
+                "checkpoint_interval is set, but this version of SAGE takes no checkpoints; leave "
+                "it out, and a job that fails starts again from the beginning"
+            )
+        if self._settings.restart_strategy != "none":
+            raise ConfigError(
+                f"restart_strategy is {self._settings.restart_strategy!r}, but this version of SAGE "
+                'does not restart jobs; use "none"'
+            )
+
+
+def _log_failure(job: Job) -> None:
+    if job.error is not None:
+        job.logger.error("job %r failed: %s", job.name, job.error, exc_info=job.error)

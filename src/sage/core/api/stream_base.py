@@ -1,0 +1,119 @@
+"""What all streams share: where their records come from, and how a step is appended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, Protocol, TypedDict, TypeVar
+
+from sage.common.config import ErrorPolicy
+from sage.common.errors import FunctionError, GraphError
+from sage.core.api.job_handle import JobHandle
+from sage.dataflow.graph.transformation import Input, Partitioning, Pipeline, Upstream
+from sage.dataflow.operator.base import Operator
+
+S = TypeVar("S", bound="StreamBase")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that every operator takes.
+
+    Attributes:
+        name: What the operator is called in plans, metrics, logs and errors.
+        uid: Its identity across versions of the program, by which saved state is found again.
+        parallelism: How many subtasks it has.
+        on_error: What becomes of a record whose function raises: `"fail"` ends the job, `"skip"`
+            counts and logs it, `"dead_letter"` sends it to `stream.dead_letters()`.
+    """
+
+    name: str | None
+    uid: str | None
+    parallelism: int | None
+    on_error: ErrorPolicy | None
+
+
+_POLICIES = ("fail", "skip", "dead_letter")
+
+
+class Host(Protocol):
+    """The environment, as streams see it."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The transformations so far."""
+        ...
+
+    def submit_async(self) -> JobHandle:
+        """Start the pipeline."""
+        ...
+
+
+def part_options(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """Part the options of an operator from the constructor arguments of a function class.
+
+    Raises:
+        FunctionError: an option has an impossible value, or a name that is nearly one's.
+    """
+    known = Options.__annotations__
+    options = {name: value for name, value in given.items() if name in known}
+    rest = {name: value for name, value in given.items() if name not in known}
+    for name in rest:
+        if near := get_close_matches(name, known, n=1, cutoff=0.85):
+            raise FunctionError(f"unknown option {name!r}. Did you mean {near[0]!r}?")
+    if options.get("on_error") not in (None, *_POLICIES):
+        raise FunctionError(
+            f"on_error is one of {', '.join(map(repr, _POLICIES))}, not {options['on_error']!r}"
+        )
+    check_parallelism(options.get("parallelism"))
+    return Options(**options), rest  # type: ignore[typeddict-item]
+
+
+def check_parallelism(parallelism: int | None) -> None:
+    """Check that a parallelism is a positive whole number or None.
+
+    Raises:
+        GraphError: it is not.
+    """
+    if parallelism is None:
+        return
+    if type(parallelism) is not int or parallelism < 1:
+        raise GraphError(f"parallelism is a whole number of at least 1, not {parallelism!r}")
+
+
+class StreamBase:
+    """A note of where records come from.
+
+    Args:
+        host: The environment.
+        origins: The outputs that the records come from; several are a union.
+    """
+
+    def __init__(self, host: Host, origins: Input) -> None:
+        self._host = host
+        self._origins = origins
+
+    def _append(self, operator: Operator, options: Options, *inputs: Input) -> Input:
+        """Append a step and return where its output comes from."""
+        return (Upstream(self._host.pipeline.append(operator, *inputs, **options)),)
+
+    def _step(self, doing: str) -> int:
+        """Return the one step whose output this stream is.
+
+        Raises:
+            GraphError: it is a union, which is not a step of its own.
+        """
+        steps = {origin.node for origin in self._origins}
+        if len(steps) != 1:
+            raise GraphError(
+                f"{doing} speaks of one operator, but this stream is the union of {len(steps)}; "
+                "use it on each of them, or after the next operator"
+            )
+        return steps.pop()
+
+    def _change(self: S, doing: str, **options: Any) -> S:
+        self._host.pipeline.change(self._step(doing), **options)
+        return self
+
+    def _spread(self, partitioning: Partitioning) -> Input:
+        return tuple(replace(origin, partitioning=partitioning) for origin in self._origins)

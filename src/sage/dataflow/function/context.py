@@ -1,0 +1,62 @@
+"""What a function may ask of the runtime that runs it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class RuntimeContext(Protocol):
+    """The runtime as one operator of one subtask sees it.
+
+    A function finds it as `self.ctx` from `open` on; it is not there in the constructor, because a
+    function may be constructed in another process than the one that runs it.
+    """
+
+    @property
+    def job_name(self) -> str:
+        """The name of the environment that was submitted."""
+        ...
+
+    @property
+    def operator_name(self) -> str:
+        """The name of the operator, unique in its job."""
+        ...
+
+    @property
+    def subtask_index(self) -> int:
+        """Which of the parallel instances this is, counted from 0."""
+        ...
+
+    @property
+    def parallelism(self) -> int:
+        """How many parallel instances the operator has."""
+        ...
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger named after the job and the operator."""
+        ...
+
+    def now_ms(self) -> int:
+        """The processing time: milliseconds since the Unix epoch, by the job's clock."""
+        ...
+
+    def keyed_table(self, name: str) -> dict[Any, Any]:
+        """The operator's table `name`: one entry per key that this subtask has seen."""
+        ...
+
+
+class SourceContext(RuntimeContext, Protocol):
+    """What a source reader may ask of the runtime besides."""
+
+    @property
+    def buffer_size(self) -> int:
+        """How many records may be read ahead of the pipeline."""
+        ...
+
+    @property
+    def wake(self) -> Callable[[], None]:
+        """Tell the task that data has come. Cheap, and callable from any thread at any time."""
+        ...

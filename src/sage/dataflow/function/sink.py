@@ -1,0 +1,70 @@
+"""Where records go: the simple function users write, and the contract connectors implement."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from sage.dataflow.function.base import BaseFunction
+from sage.dataflow.function.context import RuntimeContext
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class SinkFunction(BaseFunction, Generic[T]):
+    """The simple way to write a sink: one call per record.
+
+    Example:
+        >>> class Log(SinkFunction[str]):
+        ...     def execute(self, data: str) -> None:
+        ...         self.logger.info("got %s", data)
+    """
+
+    @abstractmethod
+    def execute(self, data: T) -> None:
+        """Take `data`; what is returned is ignored."""
+        raise NotImplementedError
+
+
+class SinkWriter(ABC, Generic[T_contra]):
+    """Writes the records of one subtask; made by `Sink.create_writer`.
+
+    All methods are called from the one thread that runs the task; they may block, and by that slow
+    the sources down.
+    """
+
+    @abstractmethod
+    def write_batch(self, values: Sequence[T_contra]) -> None:
+        """Take `values`, in order. They need not be outside before `flush`."""
+
+    def flush(self) -> None:
+        """Return only when everything written so far is outside: called at the end of input."""
+
+    def snapshot(self) -> Any:
+        """Return what a new writer must know to go on from here; plain data. Called after `flush`."""
+        return None
+
+    def close(self) -> None:
+        """Let go of connections and files; called once, whatever happened."""
+
+
+class Sink(ABC, Generic[T_contra]):
+    """Where records go: the contract that connectors implement.
+
+    A `Sink` is a description that travels to the workers (it is pickled): its constructor keeps
+    settings and opens nothing.
+    """
+
+    @abstractmethod
+    def create_writer(self, context: RuntimeContext, state: Any) -> SinkWriter[T_contra]:
+        """Open a writer.
+
+        Args:
+            context: The runtime: which subtask this is, where to log.
+            state: What `SinkWriter.snapshot` of the previous attempt returned; `None` at the first.
+
+        Raises:
+            Exception: the outside cannot be reached, or does not fit.
+        """

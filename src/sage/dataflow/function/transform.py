@@ -1,0 +1,180 @@
+"""Functions that turn records into records: map, filter, flat map, process, and their two-input kin."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from sage.dataflow.function.base import BaseFunction
+
+T = TypeVar("T")
+R = TypeVar("R")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class MapFunction(BaseFunction, Generic[T, R]):
+    """One record in, one record out.
+
+    Example:
+        >>> class Double(MapFunction[int, int]):
+        ...     def execute(self, data: int) -> int:
+        ...         return data * 2
+    """
+
+    @abstractmethod
+    def execute(self, data: T) -> R:
+        """Return what `data` becomes; `None` is a value like any other."""
+        raise NotImplementedError
+
+
+class FilterFunction(BaseFunction, Generic[T]):
+    """Decides which records go on.
+
+    Example:
+        >>> class Even(FilterFunction[int]):
+        ...     def execute(self, data: int) -> bool:
+        ...         return data % 2 == 0
+    """
+
+    @abstractmethod
+    def execute(self, data: T) -> bool:
+        """Say whether `data` goes on; any truthy value counts as yes."""
+        raise NotImplementedError
+
+
+class Collector(Protocol[T_contra]):
+    """Takes the records that a `FlatMapFunction` puts out, in order."""
+
+    def collect(self, value: T_contra) -> None:
+        """Put out `value`."""
+        ...
+
+
+class ListCollector(Generic[T]):
+    """A `Collector` that keeps values until `take` fetches them."""
+
+    def __init__(self) -> None:
+        self._values: list[T] = []
+        self.collect = self._values.append
+
+    def take(self) -> list[T]:
+        """Return what has been collected since the last call, and forget it."""
+        values = self._values[:]
+        self._values.clear()
+        return values
+
+
+class FlatMapFunction(BaseFunction, Generic[T, R]):
+    """One record in, any number of records out.
+
+    Return an iterable, or `yield` the records, or hand each to `self.collect`; what was collected
+    comes before what was returned. A generator is consumed as it goes: an endless one does not fill
+    the memory.
+
+    Example:
+        >>> class Words(FlatMapFunction[str, str]):
+        ...     def execute(self, data: str):
+        ...         return data.split()
+    """
+
+    out: Collector[R]
+
+    @abstractmethod
+    def execute(self, data: T) -> Iterable[R] | None:
+        """Return the records that `data` becomes; `None` adds nothing to what was collected."""
+        raise NotImplementedError
+
+    def collect(self, value: R) -> None:
+        """Put out `value`."""
+        self.out.collect(value)
+
+
+class ProcessContext(Protocol):
+    """What a process function may know and do about the record at hand."""
+
+    @property
+    def key(self) -> Any:
+        """The key of the record; `None` on a stream without keys."""
+        ...
+
+    def output(self, tag: str, value: Any) -> None:
+        """Put `value` out to the side output `tag`; read it with `stream.side_output(tag)`."""
+        ...
+
+
+class ProcessFunction(BaseFunction, Generic[T, R]):
+    """Any number of records out, here and to side outputs.
+
+    Example:
+        >>> class Route(ProcessFunction[dict, dict]):
+        ...     def execute(self, data: dict, ctx: ProcessContext):
+        ...         if data["delay"] is None:
+        ...             ctx.output("cancelled", data)
+        ...         else:
+        ...             yield data
+    """
+
+    @abstractmethod
+    def execute(self, data: T, ctx: ProcessContext) -> Iterable[R] | None:
+        """Return or yield the records for the main output; `None` stands for none."""
+        raise NotImplementedError
+
+
+class BaseCoMapFunction(BaseFunction):
+    """One record in, one out, by a method per input: `map0` for the first stream, `map1`, `map2` ….
+
+    One instance serves all inputs, so what it learns from one stream it can use on the other.
+
+    Example:
+        >>> class Tag(BaseCoMapFunction):
+        ...     def map0(self, data): return ("order", data)
+        ...     def map1(self, data): return ("payment", data)
+    """
+
+    entry_points: ClassVar[tuple[str, ...]] = ("map0", "map1")
+
+    @abstractmethod
+    def map0(self, data: Any) -> Any:
+        """Return what a record of the first stream becomes."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def map1(self, data: Any) -> Any:
+        """Return what a record of the second stream becomes."""
+        raise NotImplementedError
+
+
+CoMapFunction = BaseCoMapFunction
+
+
+class CoFlatMapFunction(BaseFunction):
+    """Any number of records out, by a method per input: `flat_map0`, `flat_map1` …."""
+
+    entry_points: ClassVar[tuple[str, ...]] = ("flat_map0", "flat_map1")
+
+    @abstractmethod
+    def flat_map0(self, data: Any) -> Iterable[Any] | None:
+        """Return or yield what a record of the first stream becomes."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def flat_map1(self, data: Any) -> Iterable[Any] | None:
+        """Return or yield what a record of the second stream becomes."""
+        raise NotImplementedError
+
+
+class CoProcessFunction(BaseFunction):
+    """A `ProcessFunction` with a method per input: `process0`, `process1` …."""
+
+    entry_points: ClassVar[tuple[str, ...]] = ("process0", "process1")
+
+    @abstractmethod
+    def process0(self, data: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Return or yield what a record of the first stream becomes."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def process1(self, data: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Return or yield what a record of the second stream becomes."""
+        raise NotImplementedError

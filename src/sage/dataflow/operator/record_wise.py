@@ -1,0 +1,157 @@
+"""The core record operators: map, filter, flat map, process, split, sink, and the head of a loop.
+
+`inspect`, `print` and `collect` are sinks; `connect(...).map(...)` is a map with an entry point per
+input; `distinct` is keyed (see `keyed.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sage.dataflow.operator.base import OperatorScope, RecordOperator
+from sage.dataflow.operator.loop_writer import Flow
+
+
+@dataclass(frozen=True, eq=False)
+class Map(RecordOperator):
+    """One record in, one out."""
+
+    kind: ClassVar[str] = "map"
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Call the function of the input and emit what it returns."""
+        result = scope.writer.fresh("v")
+        scope.attempt([f"{result} = {scope.entry(index)}({flow.value})"], flow)
+        scope.emit(Flow(result))
+
+
+@dataclass(frozen=True, eq=False)
+class Filter(RecordOperator):
+    """Lets the records through for which the function says yes; a key stays with its record."""
+
+    kind: ClassVar[str] = "filter"
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Emit the record or count it as dropped."""
+        # Counting the records that end here costs the ones that go on nothing.
+        count = f"{scope.counter('dropped')} += 1"
+        scope.check(f"{scope.entry(index)}({flow.value})", flow, count)
+        scope.emit(flow)
+
+    def records_out(self, received: int, count: Callable[[str], int]) -> int:
+        """Return how many records went out."""
+        return received - count("errors") - count("dropped")
+
+
+@dataclass(frozen=True, eq=False)
+class FlatMap(RecordOperator):
+    """One record in, any number out."""
+
+    kind: ClassVar[str] = "flat_map"
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Call the function and emit each item of what it returns."""
+        items = scope.writer.fresh("items")
+        scope.attempt([f"{items} = {scope.entry(index)}({flow.value})"], flow)
+        with scope.expand(items, flow) as item:
+            scope.emit(Flow(item))
+
+    def records_out(self, received: int, count: Callable[[str], int]) -> int:
+        """Return how many records went out."""
+        return count("produced")
+
+
+@dataclass(frozen=True, eq=False)
+class Process(RecordOperator):
+    """One record in, any number out, here and to side outputs."""
+
+    kind: ClassVar[str] = "process"
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Call the function with its context and emit each item of what it returns."""
+        context, items = scope.process_context(), scope.writer.fresh("items")
+        if flow.key is not None:
+            scope.writer.line(f"{context}.key = {flow.key}")
+        scope.attempt([f"{items} = {scope.entry(index)}({flow.value}, {context})"], flow)
+        with scope.expand(items, flow) as item:
+            scope.emit(Flow(item))
+
+    def records_out(self, received: int, count: Callable[[str], int]) -> int:
+        """Return how many records went out to the main output."""
+        return count("produced")
+
+
+@dataclass(frozen=True, eq=False)
+class Split(RecordOperator):
+    """Sends each record to the side output that the function names."""
+
+    kind: ClassVar[str] = "split"
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Compare the tag with those that are read; count the records of all others."""
+        tag, keyword = scope.writer.fresh("tag"), "if"
+        scope.attempt([f"{tag} = {scope.entry(index)}({flow.value})"], flow)
+        for name in scope.consumers():
+            known = scope.writer.bind("tag", name)
+            with scope.writer.block(f"{keyword} {tag} == {known}:"):
+                scope.writer.line(f"{scope.counter(f'tag:{name}')} += 1")
+                scope.emit(flow, name)
+            keyword = "elif"
+        unrouted = f"{scope.counter('unrouted')} += 1"
+        if keyword == "if":
+            scope.writer.line(unrouted)
+            return
+        with scope.writer.block("else:"):
+            scope.writer.line(unrouted)
+
+    def records_out(self, received: int, count: Callable[[str], int]) -> int:
+        """Return how many records were sent to an output that is read."""
+        return received - count("errors") - count("unrouted")
+
+
+@dataclass(frozen=True, eq=False)
+class CallSink(RecordOperator):
+    """Calls the function with each record; nothing goes out."""
+
+    kind: ClassVar[str] = "sink"
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Call the function."""
+        scope.attempt([f"{scope.entry(index)}({flow.value})"], flow)
+
+    def records_out(self, received: int, count: Callable[[str], int]) -> int:
+        """Return 0: a sink has no output."""
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Identity(RecordOperator):
+    """Passes records on: the head of a feedback loop, and the place where dead letters meet."""
+
+    kind: ClassVar[str] = "pass"
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name of the operator."""
+        return self.name or self.kind
+
+    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
+        """Emit the record as it is."""
+        scope.emit(flow)
+
+
+@dataclass(frozen=True, eq=False)
+class LoopHead(Identity):
+    """Where records come back in: `from_future` makes it, `fill_future` gives it its input."""
+
+    kind: ClassVar[str] = "from_future"
+
+
+@dataclass(frozen=True, eq=False)
+class DeadLetterOffice(Identity):
+    """Where the dead letters of all operators meet: `env.dead_letters()`."""
+
+    kind: ClassVar[str] = "dead_letters"

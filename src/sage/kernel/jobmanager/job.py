@@ -1,0 +1,241 @@
+"""A job in this process: its tasks in threads, its state, and the handle that users hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from sage.common.clock import Clock
+from sage.common.errors import JobCancelledError, JobError
+from sage.common.log import get_logger
+from sage.dataflow.graph.job_graph import JobGraph
+from sage.dataflow.operator.source import ReadSource
+from sage.kernel.jobmanager.job_state import JobStatus, check_transition
+from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
+from sage.kernel.runtime.task.fusion import TaskCancelled
+from sage.kernel.runtime.task.operator_context import JobContext
+from sage.kernel.runtime.task.task import Task
+
+
+@dataclass(frozen=True)
+class JobMetrics:
+    """The figures of a job at some moment.
+
+    Attributes:
+        operators: The figures of every operator by name, sources first.
+        seconds: How long the job has been running.
+        records_in: Records that its sources have read.
+        total_count: How many records its sources will give, if all of them know.
+    """
+
+    operators: dict[str, OperatorMetrics]
+    seconds: float
+    records_in: int
+    total_count: int | None = None
+
+    @property
+    def records_per_second(self) -> float:
+        """Records read per second of running."""
+        return self.records_in / self.seconds if self.seconds > 0 else 0.0
+
+    def __getitem__(self, operator: str) -> OperatorMetrics:
+        return self.operators[operator]
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        job_name: The name of the environment.
+        env_uuid: The identity of this run.
+        status: `FINISHED`, `CANCELED` or `FAILED`.
+        metrics: The final figures.
+    """
+
+    job_name: str
+    env_uuid: str
+    status: JobStatus
+    metrics: JobMetrics
+
+    def __str__(self) -> str:
+        return (
+            f"{self.job_name}: {self.status}, {self.metrics.records_in:,} records "
+            f"in {self.metrics.seconds:.2f} s ({self.metrics.records_per_second:,.0f}/s)"
+        )
+
+
+class Job:
+    """A job: started once, watched by any thread, kept with its result when it is done.
+
+    `await job` waits for the end without blocking the event loop and gives the `JobResult`.
+
+    Args:
+        graph: The plan.
+        context: What all tasks share.
+        env_uuid: The identity of the environment.
+    """
+
+    def __init__(self, graph: JobGraph, context: JobContext, env_uuid: str) -> None:
+        self.env_uuid = env_uuid
+        self.graph = graph
+        self._callbacks: list[Callable[[Job], object]] = []
+        self.name = context.job_name
+        self.logger = get_logger(self.name)
+        self.error: BaseException | None = None
+        self._clock: Clock = context.clock
+        self._status = JobStatus.CREATED
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._counters = [Counters() for _ in graph.vertices]
+        self._tasks = [
+            Task(graph.stream_graph, vertex, context, counters)
+            for vertex, counters in zip(graph.vertices, self._counters, strict=True)
+        ]
+        self._left = len(self._tasks)
+        self._started = self._ended = 0.0
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is in its life."""
+        return self._status
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether all its sources have an end."""
+        return all(source.source.bounded for source in self._sources() if source.source)
+
+    def start(self) -> None:
+        """Start the tasks, each in a thread that keeps the process alive until it is done."""
+        with self._lock:
+            self._status = check_transition(self._status, JobStatus.RUNNING)
+        self._started = self._clock.monotonic()
+        for task in self._tasks:
+            name = f"sage-{self.name}-{task.vertex.id + 1}"
+            threading.Thread(target=self._run, args=(task,), name=name, daemon=False).start()
+
+    def stop(self) -> None:
+        """Let the sources end here; what has been read is processed to the end."""
+        for task in self._tasks:
+            task.stop()
+
+    def cancel(self) -> None:
+        """Leave off after the batches at hand."""
+        with self._lock:
+            if self._status in (JobStatus.RUNNING, JobStatus.RESTARTING):
+                self._status = check_transition(self._status, JobStatus.CANCELLING)
+        for task in self._tasks:
+            task.cancel()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job is done, for at most `timeout` seconds; say whether it is."""
+        return self._done.wait(timeout)
+
+    def add_done_callback(self, callback: Callable[[Job], object]) -> None:
+        """Let `callback(job)` be called once the job is done: by its last thread, or at once."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def result(self) -> JobResult:
+        """Return how the job ended.
+
+        Raises:
+            OperatorError: a function, source or sink failed.
+            JobCancelledError: the job was cancelled.
+            JobError: the job is not done.
+        """
+        if not self._done.is_set():
+            raise JobError(f"the job {self.name!r} is {self._status}; wait for it first")
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self._status is JobStatus.CANCELED:
+            raise JobCancelledError(f"the job {self.name!r} was cancelled")
+        return JobResult(self.name, self.env_uuid, self._status, self.metrics)
+
+    @property
+    def metrics(self) -> JobMetrics:
+        """The figures so far."""
+        graph = self.graph.stream_graph
+        merged = _merge(self._counters)
+        operators = operator_metrics(graph, merged)
+        until = self._ended if self._done.is_set() else self._clock.monotonic()
+        read = sum(merged.read(node, "produced") for node in self._source_nodes())
+        return JobMetrics(
+            {figures.name: figures for figures in operators},
+            max(0.0, until - self._started),
+            read,
+            self._total_count(),
+        )
+
+    def __await__(self) -> Generator[Any, None, JobResult]:
+        import asyncio  # only for those who await  # noqa: PLC0415
+
+        yield from asyncio.to_thread(self.wait).__await__()
+        return self.result()
+
+    def _run(self, task: Task) -> None:
+        error: BaseException | None = None
+        try:
+            task.run()
+        except TaskCancelled:
+            pass
+        except BaseException as failure:  # noqa: BLE001 - kept as the job's error, raised by result()
+            error = failure
+        self._task_ended(error)
+
+    def _task_ended(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+            if error is not None and self.error is None:
+                self.error = error
+                if self._status is JobStatus.RUNNING:
+                    self._status = check_transition(self._status, JobStatus.FAILING)
+        if error is not None:
+            for task in self._tasks:
+                task.cancel()
+        if last:
+            self._finish()
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._ended = self._clock.monotonic()
+            self._status = check_transition(self._status, self._end_state())
+        self.logger.info("job %s: %s", self.env_uuid, self._status)
+        self._done.set()
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def _end_state(self) -> JobStatus:
+        if self.error is not None:
+            return JobStatus.FAILED
+        cancelling = self._status is JobStatus.CANCELLING
+        return JobStatus.CANCELED if cancelling else JobStatus.FINISHED
+
+    def _source_nodes(self) -> list[int]:
+        nodes = self.graph.stream_graph.nodes.values()
+        return [node.id for node in nodes if isinstance(node.operator, ReadSource)]
+
+    def _sources(self) -> list[ReadSource]:
+        operators = [node.operator for node in self.graph.stream_graph.nodes.values()]
+        return [operator for operator in operators if isinstance(operator, ReadSource)]
+
+    def _total_count(self) -> int | None:
+        counts = [operator.source.total_count() for operator in self._sources() if operator.source]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+
+def _merge(parts: list[Counters]) -> Counters:
+    """Return the sum of the counters of all tasks; every operator is counted by one of them."""
+    merged = Counters()
+    for part in parts:
+        part.add_to(merged)
+    return merged

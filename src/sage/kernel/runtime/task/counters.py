@@ -1,0 +1,127 @@
+"""What a task counts, and how the figures of its operators are read from it.
+
+Fused loops count only where the number of records changes (a filter drops, a flat map produces),
+in local variables that are added up once per batch. All else is derived when somebody asks: a map
+that received n records and failed on k of them has put out n - k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sage.dataflow.graph.job_graph import topological_order
+from sage.dataflow.graph.stream_graph import Edge, StreamGraph
+from sage.dataflow.operator.record_wise import Split
+from sage.dataflow.record import DEAD_LETTERS
+
+
+class Counters:
+    """Slots of numbers, written by one task and read by anybody.
+
+    Attributes:
+        values: One number per slot. Only the task changes them.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+        self._slots: dict[tuple[int, str], int] = {}
+
+    def slot(self, node: int, what: str) -> int:
+        """Return the slot in which `what` of an operator is counted."""
+        key = (node, what)
+        if key not in self._slots:
+            self.values.append(0)
+            self._slots[key] = len(self.values) - 1
+        return self._slots[key]
+
+    def add(self, node: int, what: str, amount: int = 1) -> None:
+        """Count `amount` of `what`."""
+        self.values[self.slot(node, what)] += amount
+
+    def read(self, node: int, what: str) -> int:
+        """Return what has been counted; 0 if nothing was."""
+        slot = self._slots.get((node, what))
+        return 0 if slot is None else self.values[slot]
+
+    def add_to(self, other: Counters) -> None:
+        """Add all counts to those of `other`."""
+        for (node, what), slot in list(self._slots.items()):
+            other.add(node, what, self.values[slot])
+
+    def reader(self, node: int) -> Callable[[str], int]:
+        """Return a function that reads the counts of one operator."""
+        return lambda what: self.read(node, what)
+
+
+@dataclass(frozen=True)
+class OperatorMetrics:
+    """What an operator has done so far.
+
+    Attributes:
+        name: The operator's name.
+        uid: The operator's identity.
+        records_in: Records that came in; 0 for a source.
+        records_out: Records that went out to the main output, or to the tags of a split.
+        errors: Records whose function failed and that were skipped or sent to the dead letters.
+        dropped: Records that a filter or `distinct` held back.
+        unrouted: Records put out to a side output that nobody reads.
+    """
+
+    name: str
+    uid: str
+    records_in: int
+    records_out: int
+    errors: int = 0
+    dropped: int = 0
+    unrouted: int = 0
+
+
+def operator_metrics(graph: StreamGraph, counters: Counters) -> list[OperatorMetrics]:
+    """Read the figures of all operators of a graph, sources first."""
+    received: dict[int, int] = {}
+    emitted: dict[int, int] = {}
+    metrics = []
+    for node in topological_order(graph):
+        count = counters.reader(node)
+        received[node] = _received(
+            graph, node, count, lambda e: _along(e, graph, counters, emitted)
+        )
+        operator = graph.nodes[node].operator
+        emitted[node] = operator.records_out(received[node], count)
+        metrics.append(
+            OperatorMetrics(
+                name=graph.nodes[node].name,
+                uid=graph.nodes[node].uid,
+                records_in=received[node],
+                records_out=emitted[node],
+                errors=count("errors"),
+                dropped=count("dropped"),
+                unrouted=count("unrouted"),
+            )
+        )
+    return metrics
+
+
+def _received(
+    graph: StreamGraph, node: int, count: Callable[[str], int], along: Callable[[Edge], int]
+) -> int:
+    """Return what came in: counted where it came through a port, else what the upstream emitted."""
+    total = 0
+    for index in range(len(graph.nodes[node].inputs)):
+        if count(f"port:{index}"):
+            total += count(f"received:{index}")
+        else:
+            total += sum(along(edge) for edge in graph.inputs(node) if edge.index == index)
+    return total
+
+
+def _along(edge: Edge, graph: StreamGraph, counters: Counters, emitted: dict[int, int]) -> int:
+    tag = edge.upstream.tag
+    if tag is None:
+        return emitted.get(edge.source, 0)
+    if tag == DEAD_LETTERS:
+        return counters.read(edge.source, "errors")
+    if isinstance(graph.nodes[edge.source].operator, Split):
+        return counters.read(edge.source, f"tag:{tag}")
+    return 0  # side outputs of process functions go through ports, which count for themselves

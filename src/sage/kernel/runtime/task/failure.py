@@ -1,0 +1,129 @@
+"""What becomes of an exception that a user's function raises.
+
+Under `"fail"` it ends the task as an `OperatorError`: the operator and the record are found from the
+line of the fused loop and the variables of its frame, so the loop pays nothing for it. Under `"skip"`
+and `"dead_letter"` the loop has a `try` around the call (free of cost in Python 3.11 and later unless
+something is raised) and calls a `RecordFailure`.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from types import CodeType, TracebackType
+
+from sage import common
+from sage.common.errors import OperatorError
+from sage.common.log import RateLimit
+from sage.common.suggest import shorten
+from sage.dataflow.graph.stream_graph import StreamNode
+from sage.dataflow.operator.loop_writer import LineOrigin
+from sage.dataflow.record import DeadLetter
+from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.operator_context import OperatorContext
+
+_ENGINE = os.path.dirname(os.path.dirname(os.path.abspath(common.__file__))) + os.sep
+
+
+class RecordFailure:
+    """Takes the exceptions of one operator whose policy is not `"fail"`."""
+
+    def __init__(
+        self,
+        node: StreamNode,
+        context: OperatorContext,
+        counters: Counters,
+        put: Callable[[DeadLetter], None] | None,
+    ) -> None:
+        self._node = node
+        self._logger = context.logger
+        self._limit = RateLimit(context.clock)
+        self._counters = counters
+        self._put = put
+
+    def __call__(self, error: Exception, record: object) -> None:
+        """Count the failure; send it to the dead letters, or log it at a bounded rate."""
+        self._counters.add(self._node.id, "errors")
+        if self._put is not None:
+            self._put(self._letter(error, record))
+            return
+        held = self._limit.admit()
+        if held is not None:
+            more = f" ({held} more since the last such line)" if held else ""
+            name, told = self._node.name, _describe(error)
+            self._logger.warning("%s skipped %s%s: %s", name, shorten(record), more, told)
+
+    def _letter(self, error: Exception, record: object) -> DeadLetter:
+        frames = _user_frames(error.__traceback__)
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        # Without its frames, or every dead letter would keep the variables of a whole batch alive.
+        return DeadLetter(record, self._node.name, error.with_traceback(None), text)
+
+
+def operator_error(
+    error: BaseException, node: StreamNode, phase: str, record: object = None
+) -> OperatorError:
+    """Tell `error` in the user's words: which operator, doing what, where in whose code."""
+    on = f" on record {shorten(record)}" if phase == "record" else f" in {phase}"
+    place = _place(error)
+    told = OperatorError(
+        f"{node.name} failed{on}: {_describe(error)}{place}",
+        operator=node.name,
+        phase=phase,
+        record=record,
+    )
+    told.__cause__ = error.with_traceback(_user_frames(error.__traceback__))
+    return told
+
+
+def locate(
+    error: BaseException,
+    code: CodeType,
+    origins: dict[int, LineOrigin],
+    nodes: dict[int, StreamNode],
+) -> OperatorError | None:
+    """Find the operator of a fused loop in which `error` was raised; None if in none of them."""
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_code is not code:
+        step = step.tb_next
+    origin = origins.get(step.tb_lineno) if step is not None else None
+    if step is None or origin is None:
+        return None
+    variables = step.tb_frame.f_locals
+    told = operator_error(error, nodes[origin.node], "record", variables.get(origin.record))
+    if origin.key is not None and not _is_hashable(variables.get(origin.key)):
+        key = shorten(variables.get(origin.key))
+        advice = "let key_by return a string, a number or a tuple of them"
+        told.args = (f"{told.args[0]}\n  the key {key} is not hashable: {advice}",)
+    return told
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _describe(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(_user_frames(error.__traceback__))
+    outside = [frame for frame in frames if not frame.filename.startswith(_ENGINE)]
+    if not outside:
+        return ""
+    return f"\n  at {outside[-1].filename}:{outside[-1].lineno} in {outside[-1].name}"
+
+
+def _user_frames(step: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from the first frame that is not the engine's."""
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not file.startswith((_ENGINE, "<sage ")):
+            return step
+        step = step.tb_next
+    return None

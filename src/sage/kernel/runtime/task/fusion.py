@@ -1,0 +1,469 @@
+"""Turns the operators of a task into compiled loops.
+
+A *segment* is one generated function: it begins where a batch comes in (a source, a union, an input
+of a connect, the output of a batch operator, the head of a loop) and holds all record operators that
+follow, branches included. Where a record leaves it for the beginning of another segment, it is put
+into that segment's *port*, whose batch is delivered when the loop is done.
+
+The text of a segment is registered with `linecache`, so that a traceback shows the generated line
+with the name of its operator beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sage.common.errors import OperatorError
+from sage.dataflow.function.transform import FlatMapFunction
+from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
+from sage.dataflow.operator.base import BatchOperator, RecordOperator
+from sage.dataflow.operator.keyed import KeyBy
+from sage.dataflow.operator.loop_writer import FIRST_VALUE, Flow, LineOrigin, LoopWriter
+from sage.dataflow.operator.record_wise import LoopHead, Process
+from sage.dataflow.record import DEAD_LETTERS
+from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.failure import RecordFailure, locate, operator_error
+from sage.kernel.runtime.task.live_operator import LiveOperator
+
+Deliver = Callable[[Sequence[Any]], None]
+
+BATCH_LIMIT = 1024
+"""How many records one record may become before they are passed on."""
+
+_MAX_DEPTH = 40  # Python's tokenizer refuses 100 levels of indentation
+_MAX_LOOPS = 8  # CPython refuses 20 statically nested blocks
+_numbers = itertools.count(1)
+
+
+class TaskCancelled(BaseException):
+    """Unwinds a task that is being cancelled; not an `Exception`, so that no policy takes it."""
+
+
+class Port:
+    """Where records wait, within one batch, for the segment that takes them on.
+
+    Attributes:
+        pending: The records that have come since the last delivery.
+        append: Adds a record and leaves the delivery to the end of the loop.
+    """
+
+    def __init__(self, deliver: Deliver | None = None) -> None:
+        self.pending: list[Any] = []
+        self.append = self.pending.append
+        self.deliver = deliver
+
+    def put(self, value: Any) -> None:
+        """Add a record."""
+        self.pending.append(value)
+        if len(self.pending) >= BATCH_LIMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Deliver what is pending. The list stays the same one: loops hold on to its `append`."""
+        if self.pending and self.deliver is not None:
+            values = self.pending[:]
+            self.pending.clear()
+            self.deliver(values)
+
+
+class Segment:
+    """A compiled loop."""
+
+    def __init__(
+        self, writer: LoopWriter, nodes: dict[int, StreamNode], counters: Counters
+    ) -> None:
+        counts = writer.bind("counts", counters.values)
+        number = next(_numbers)
+        name, filename = f"fused_{number}", f"<sage segment {number}>"
+        text = writer.source(name, counts)
+        namespace = dict(writer.bindings)
+        exec(compile(text, filename, "exec"), namespace)  # noqa: S102 - the text is our own
+        self.text = text
+        self._function = namespace[name]
+        self._nodes = nodes
+        self._origins = writer.origins
+        lines = _annotated(text, writer.origins, nodes)
+        linecache.cache[filename] = (len(text), None, lines, filename)
+        self._filename = filename
+
+    def run(self, values: Sequence[Any]) -> None:
+        """Take a batch through the loop.
+
+        Raises:
+            OperatorError: a function failed under the policy `"fail"`.
+        """
+        try:
+            self._function(values)
+        except OperatorError:
+            raise
+        except Exception as error:
+            told = locate(error, self._function.__code__, self._origins, self._nodes)
+            if told is None:
+                raise
+            raise told from told.__cause__
+
+    def forget(self) -> None:
+        """Let go of the text that was registered for tracebacks."""
+        linecache.cache.pop(self._filename, None)
+
+
+def _annotated(
+    text: str, origins: dict[int, LineOrigin], nodes: dict[int, StreamNode]
+) -> list[str]:
+    lines = text.splitlines()
+    for number, origin in origins.items():
+        lines[number - 1] += f"  # {nodes[origin.node].name}"
+    return [line + "\n" for line in lines]
+
+
+class Fuser:
+    """Compiles the segments of one task.
+
+    Args:
+        graph: The whole stream graph.
+        live: The task's operators.
+        counters: What the task counts.
+        is_cancelled: Asked now and then inside of long expansions.
+    """
+
+    def __init__(
+        self,
+        graph: StreamGraph,
+        live: dict[int, LiveOperator],
+        counters: Counters,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        self.graph = graph
+        self.live = live
+        self.counters = counters
+        self.is_cancelled = is_cancelled
+        self.backlog: deque[tuple[Deliver, Sequence[Any]]] = deque()
+        self._ports: dict[tuple[int, int], Port] = {}
+        self._segments: list[Segment] = []
+
+    def output(self, node: int) -> Deliver:
+        """Return what takes the batches that come out of a source or of a batch operator."""
+        writer = LoopWriter()
+        scope = NodeScope(self, self.live[node], writer)
+        scope.emit(Flow(FIRST_VALUE))
+        return self._compile(writer)
+
+    def port(self, edge: Edge) -> Port:
+        """Return the port of the input at the end of `edge`, compiling what is behind it."""
+        place = (edge.target, edge.index)
+        if place not in self._ports:
+            self._ports[place] = port = Port()
+            self.counters.add(edge.target, f"port:{edge.index}")
+            port.deliver = self._receiver(edge)
+        return self._ports[place]
+
+    def forget(self) -> None:
+        """Let go of what was registered for tracebacks."""
+        for segment in self._segments:
+            segment.forget()
+
+    def _receiver(self, edge: Edge) -> Deliver:
+        live = self.live[edge.target]
+        behind = (
+            self._batch_step(live)
+            if isinstance(live.node.operator, BatchOperator)
+            else self._input(live, edge.index)
+        )
+        received = self.counters.slot(live.node.id, f"received:{edge.index}")
+        counts, backlog = self.counters.values, self.backlog
+
+        def deliver(values: Sequence[Any]) -> None:
+            counts[received] += len(values)
+            behind(values)
+
+        def send_back(values: Sequence[Any]) -> None:
+            backlog.append((deliver, values))
+
+        return send_back if isinstance(live.node.operator, LoopHead) else deliver
+
+    def _input(self, live: LiveOperator, index: int) -> Deliver:
+        writer = LoopWriter()
+        flow = Flow(FIRST_VALUE)
+        if self.is_keyed(live.node, index):
+            flow = Flow(writer.fresh("v"), writer.fresh("k"))
+            writer.line(f"{flow.value}, {flow.key} = {FIRST_VALUE}")
+        NodeScope(self, live, writer).write(flow, index)
+        return self._compile(writer)
+
+    def is_keyed(self, node: StreamNode, index: int) -> bool:
+        """Say whether all records of an input have a key, which then goes through its port too."""
+        upstreams = [self.graph.nodes[upstream.node].operator for upstream in node.inputs[index]]
+        return all(isinstance(operator, KeyBy) for operator in upstreams) and not isinstance(
+            node.operator, BatchOperator
+        )
+
+    def _batch_step(self, live: LiveOperator) -> Deliver:
+        processor, node = live.processor, live.node
+        if processor is None:
+            raise RuntimeError(f"{node.name} has not been opened")
+        send = self.output(node.id)
+        produced, counts = self.counters.slot(node.id, "produced"), self.counters.values
+        fail = self.failure(live)
+        letters = self.side_ports(node.id, DEAD_LETTERS)
+
+        def step(values: Sequence[Any]) -> None:
+            try:
+                result = processor.process_batch(list(values))
+            except Exception as error:
+                if fail is None:
+                    raise operator_error(error, node, f"a batch of {len(values)}") from error
+                for value in values:
+                    fail(error, value)
+                for port in letters:
+                    port.flush()
+                return
+            counts[produced] += len(result)
+            if result:
+                send(result)
+
+        return step
+
+    def _compile(self, writer: LoopWriter) -> Deliver:
+        nodes = {i: live.node for i, live in self.live.items()}
+        segment = Segment(writer, nodes, self.counters)
+        self._segments.append(segment)
+        return segment.run
+
+    def failure(self, live: LiveOperator) -> RecordFailure | None:
+        """Return what takes the exceptions of an operator; None under the policy `"fail"`."""
+        node = live.node
+        if node.on_error == "fail":
+            return None
+        ports = self.side_ports(node.id, DEAD_LETTERS) if node.on_error == "dead_letter" else []
+        return RecordFailure(node, live.context, self.counters, _fan_out(ports) if ports else None)
+
+    def side_ports(self, node: int, tag: str) -> list[Port]:
+        """Return the ports of those who read the side output `tag` of an operator."""
+        return [self.port(e) for e in self.graph.outputs(node) if e.upstream.tag == tag]
+
+    def needs_port(self, edge: Edge) -> bool:
+        """Say whether the operator at the end of `edge` begins a segment of its own."""
+        target = self.graph.nodes[edge.target]
+        return (
+            isinstance(target.operator, (BatchOperator, LoopHead))
+            or len(target.inputs) > 1
+            or len(target.inputs[edge.index]) > 1
+        )
+
+
+def _fan_out(ports: Sequence[Port]) -> Callable[[Any], None]:
+    if len(ports) == 1:
+        return ports[0].put
+
+    def put(value: Any) -> None:
+        for port in ports:
+            port.put(value)
+
+    return put
+
+
+class NodeScope:
+    """Implements `OperatorScope`: one operator's view of the loop that is being written."""
+
+    def __init__(self, fuser: Fuser, live: LiveOperator, writer: LoopWriter) -> None:
+        self.writer = writer
+        self._fuser = fuser
+        self._live = live
+        self._node = live.node
+
+    def write(self, flow: Flow, index: int) -> None:
+        """Write the operator, and by that all that follows it in this segment."""
+        operator = self._node.operator
+        if not isinstance(operator, RecordOperator):
+            raise TypeError(f"{self._node.name} cannot be a part of a fused loop")
+        with self.writer.scope():
+            operator.write(self, flow, index)
+
+    def entry(self, index: int) -> str:
+        """Return the local that is bound to an entry point."""
+        return self.writer.bind("f", self._live.entries[index])
+
+    def table(self, name: str) -> str:
+        """Return the local that is bound to a keyed table."""
+        return self.writer.bind("table", self._live.context.keyed_table(name))
+
+    def counter(self, what: str) -> str:
+        """Return the local that counts `what`."""
+        return self.writer.counter(self._fuser.counters.slot(self._node.id, what))
+
+    def attempt(self, lines: Sequence[str], flow: Flow, phase: str = "record") -> None:
+        """Write `lines` under the error policy."""
+        writer = self.writer
+        origin = LineOrigin(self._node.id, flow.value, flow.key if phase == "key" else None)
+        fail = self._fuser.failure(self._live)
+        if fail is None:
+            for line in lines:
+                writer.line(line, origin)
+            return
+        with writer.block("try:"):
+            for line in lines:
+                writer.line(line, origin)
+        with writer.block("except Exception as error:"):
+            writer.line(f"{self._bind_failure(fail)}(error, {flow.value})")
+        writer.descend("else:")
+
+    def check(self, condition: str, flow: Flow, otherwise: str, phase: str = "record") -> None:
+        """Write a test; its truth is asked for where a failure is the function's own."""
+        writer, answer = self.writer, condition
+        origin = LineOrigin(self._node.id, flow.value, flow.key if phase == "key" else None)
+        if self._node.on_error != "fail":
+            answer = writer.fresh("ok")
+            self.attempt([f"{answer} = True if {condition} else False"], flow, phase)
+        with writer.block(f"if not ({answer}):", origin):
+            writer.line(otherwise)
+        writer.descend("else:")
+
+    def _bind_failure(self, fail: RecordFailure) -> str:
+        if self._node.on_error == "dead_letter":
+            self._flush_at_end(DEAD_LETTERS)
+        return self.writer.bind("fail", fail)
+
+    def _flush_at_end(self, tag: str) -> None:
+        for port in self._fuser.side_ports(self._node.id, tag):
+            self.writer.last(f"{self.writer.bind('port', port)}.flush()")
+
+    @contextmanager
+    def expand(self, items: str, flow: Flow) -> Iterator[str]:
+        """Write the loop over `items`; the number of items of a list needs no counting."""
+        writer, item = self.writer, self.writer.fresh("v")
+        origin = LineOrigin(self._node.id, flow.value)
+        stream = writer.bind("expand", self._expansion())
+        with writer.block(f"if {items}.__class__ is list:"):
+            writer.line(f"{self.counter('produced')} += len({items})")
+        with writer.block("else:"):
+            writer.line(f"{items} = {stream}({items}, {flow.value})", origin)
+        writer.loops += 1
+        with writer.block(f"for {item} in {items}:", origin):
+            yield item
+
+    def _expansion(self) -> Callable[[Any, Any], Iterator[Any]]:
+        functions = self._live.functions
+        may_be_none = isinstance(self._node.operator, Process) or any(
+            isinstance(function, FlatMapFunction) for function in functions
+        )
+        return Expansion(self._node, self._fuser, self._fuser.failure(self._live), may_be_none).run
+
+    def process_context(self) -> str:
+        """Return the local that is bound to the operator's process context."""
+        outputs = {}
+        for tag in self.consumers():
+            outputs[tag] = _fan_out(self._fuser.side_ports(self._node.id, tag))
+            self._flush_at_end(tag)
+        context = LiveProcessContext(outputs, self._node.id, self._fuser.counters)
+        return self.writer.bind("ctx", context)
+
+    def consumers(self) -> Sequence[str]:
+        """Return the tags of the side outputs that somebody reads."""
+        edges = self._fuser.graph.outputs(self._node.id)
+        tags = dict.fromkeys(edge.upstream.tag for edge in edges)
+        return [tag for tag in tags if tag is not None and tag != DEAD_LETTERS]
+
+    def emit(self, flow: Flow, tag: str | None = None) -> None:
+        """Write what the consumers do, in the order in which the program names them."""
+        for edge in self._fuser.graph.outputs(self._node.id):
+            if edge.upstream.tag != tag:
+                continue
+            # A key travels only within a segment, so a segment is never cut behind a key_by.
+            too_deep = self.writer.depth > _MAX_DEPTH or self.writer.loops > _MAX_LOOPS
+            if self._fuser.needs_port(edge) or (too_deep and flow.key is None):
+                target = self._fuser.graph.nodes[edge.target]
+                keyed = self._fuser.is_keyed(target, edge.index)
+                value = f"({flow.value}, {flow.key})" if keyed else flow.value
+                self._put(value, self._fuser.port(edge))
+            else:
+                target = self._fuser.live[edge.target]
+                NodeScope(self._fuser, target, self.writer).write(flow, edge.index)
+
+    def _put(self, value: str, port: Port) -> None:
+        writer, name = self.writer, self.writer.bind("port", port)
+        put = writer.bind("put", port.append)
+        writer.line(f"{put}({value})")
+        if writer.loops > 1:  # one record may become millions: pass them on as they come
+            pending = writer.bind("pending", port.pending)
+            with writer.block(f"if len({pending}) >= {BATCH_LIMIT}:"):
+                writer.line(f"{name}.flush()")
+        writer.last(f"{name}.flush()")
+
+
+class LiveProcessContext:
+    """Implements `ProcessContext`.
+
+    Attributes:
+        key: The key of the record at hand.
+    """
+
+    def __init__(
+        self, outputs: dict[str, Callable[[Any], None]], node: int, counters: Counters
+    ) -> None:
+        self.key: Any = None
+        self._outputs = outputs
+        self._node = node
+        self._counters = counters
+
+    def output(self, tag: str, value: Any) -> None:
+        """Put `value` out to the side output `tag`; counted as unrouted if nobody reads it."""
+        put = self._outputs.get(tag)
+        if put is None:
+            self._counters.add(self._node, "unrouted")
+        else:
+            put(value)
+
+
+class Expansion:
+    """Iterates over what a flat map or process function returned, if that is not a list.
+
+    It counts the items, gives failures on the way to the error policy, and looks now and then
+    whether the job was cancelled, since one record may become an endless stream.
+    """
+
+    def __init__(
+        self, node: StreamNode, fuser: Fuser, fail: RecordFailure | None, may_be_none: bool
+    ) -> None:
+        self._node = node
+        self._fail = fail
+        self._may_be_none = may_be_none
+        self._is_cancelled = fuser.is_cancelled
+        self._counts = fuser.counters.values
+        self._slot = fuser.counters.slot(node.id, "produced")
+
+    def run(self, items: Any, record: Any) -> Iterator[Any]:
+        """Yield the items."""
+        produced = published = 0
+        try:
+            for item in self._checked(items):
+                produced += 1
+                yield item
+                if produced - published >= BATCH_LIMIT:
+                    self._publish(produced - published)
+                    published = produced
+        except Exception as error:
+            if self._fail is None:
+                raise
+            self._fail(error, record)
+        finally:
+            self._counts[self._slot] += produced - published
+
+    def _publish(self, amount: int) -> None:
+        self._counts[self._slot] += amount
+        if self._is_cancelled():
+            raise TaskCancelled
+
+    def _checked(self, items: Any) -> Any:
+        if items is not None:
+            return items
+        if self._may_be_none:
+            return ()
+        raise TypeError(
+            f"the function of {self._node.name} returned None; it must return an iterable of the "
+            "records that go on, [] for none"
+        )

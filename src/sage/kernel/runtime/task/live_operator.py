@@ -1,0 +1,103 @@
+"""An operator in a task: its functions made, opened, and closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+from sage.common.errors import OperatorError
+from sage.dataflow.function.base import BaseFunction
+from sage.dataflow.function.transform import FlatMapFunction, ListCollector
+from sage.dataflow.graph.stream_graph import StreamNode
+from sage.dataflow.operator.base import BatchOperator, BatchProcessor
+from sage.kernel.runtime.task.failure import operator_error
+from sage.kernel.runtime.task.operator_context import OperatorContext
+
+
+class LiveOperator:
+    """One operator of one subtask.
+
+    Attributes:
+        node: The operator's place in the graph.
+        context: The runtime as its functions see it.
+        functions: The live functions, in the order of the operator's specs.
+        entries: What is called with records, in the order of the operator's inputs.
+        processor: The live part of a batch operator; None for the others.
+    """
+
+    def __init__(self, node: StreamNode, context: OperatorContext) -> None:
+        self.node = node
+        self.context = context
+        self.functions: list[Any] = []
+        self.entries: list[Callable[..., Any]] = []
+        self.processor: BatchProcessor | None = None
+        self._closers: list[Callable[[], None]] = []
+
+    def open(self) -> None:
+        """Make the functions and open them.
+
+        Raises:
+            OperatorError: one of them failed; those made before it still want `close`.
+        """
+        try:
+            for spec in self.node.operator.functions:
+                self._open_function(spec.create())
+            self.entries = [
+                _with_collector(function, entry)
+                for spec, function in zip(self.node.operator.functions, self.functions, strict=True)
+                for entry in spec.entry_points(function)
+            ]
+            if isinstance(self.node.operator, BatchOperator):
+                self.processor = self.node.operator.create(self.entries, self.context)
+                self._closers.append(self.processor.close)
+        except Exception as error:
+            raise operator_error(error, self.node, "open") from error
+
+    def _open_function(self, function: Any) -> None:
+        self.functions.append(function)
+        if isinstance(function, BaseFunction):
+            function.ctx = self.context
+            self._closers.append(function.close)
+            function.open()
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Let `closer` be called by `close`."""
+        self._closers.append(closer)
+
+    def close(self) -> list[OperatorError]:
+        """Close everything that was opened, once; return what failed."""
+        failures = []
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except Exception as error:  # noqa: BLE001 - reported; the others must be closed too
+                failures.append(operator_error(error, self.node, "close"))
+        return failures
+
+
+def _with_collector(function: Any, entry: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a `FlatMapFunction` its collector, and join what it collects to what it returns."""
+    if not isinstance(function, FlatMapFunction):
+        return entry
+    collector: ListCollector[Any] = ListCollector()
+    function.out = collector
+    take = collector.take
+
+    def execute(data: Any) -> Iterable[Any]:
+        result = entry(data)
+        if result is None:
+            return take()
+        if isinstance(result, (list, tuple)):
+            return chain(collected, result) if (collected := take()) else result
+        return _interleave(result, take)
+
+    return execute
+
+
+def _interleave(items: Iterable[Any], take: Callable[[], list[Any]]) -> Iterable[Any]:
+    """Yield what a generator yields, and before each item what was collected on the way to it."""
+    for item in items:
+        yield from take()
+        yield item
+    yield from take()

@@ -1,0 +1,68 @@
+"""The runtime as an operator sees it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sage.common.clock import Clock
+from sage.common.log import get_logger
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What all tasks of a job share.
+
+    Attributes:
+        job_name: The name of the environment.
+        clock: Where the time comes from.
+        batch_size: How many records at most travel together.
+        buffer_size: How many records a live source may be read ahead.
+    """
+
+    job_name: str
+    clock: Clock
+    batch_size: int
+    buffer_size: int
+
+
+@dataclass(frozen=True)
+class OperatorContext:
+    """Implements `RuntimeContext` and `SourceContext` for one operator of one subtask."""
+
+    job: JobContext
+    operator_name: str
+    wake: Callable[[], None]
+    parallelism: int = 1
+    subtask_index: int = 0
+    _tables: dict[str, dict[Any, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def job_name(self) -> str:
+        """The name of the environment that was submitted."""
+        return self.job.job_name
+
+    @property
+    def clock(self) -> Clock:
+        """The job's clock."""
+        return self.job.clock
+
+    @property
+    def buffer_size(self) -> int:
+        """How many records may be read ahead of the pipeline."""
+        return self.job.buffer_size
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger named after the job and the operator."""
+        return get_logger(self.job.job_name, self.operator_name)
+
+    def now_ms(self) -> int:
+        """The processing time in milliseconds since the Unix epoch."""
+        return self.job.clock.now_ms()
+
+    def keyed_table(self, name: str) -> dict[Any, Any]:
+        """The operator's table `name`."""
+        return self._tables.setdefault(name, {})

@@ -1,0 +1,206 @@
+"""The one loop that moves records: read a batch, take it through the segments, look around.
+
+Everything here happens in the thread that calls `run`. Other threads only set flags and ring the
+doorbell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sage.common.clock import Doorbell
+from sage.common.errors import OperatorError
+from sage.dataflow.function.source import SourceReader
+from sage.dataflow.graph.job_graph import JobVertex
+from sage.dataflow.graph.stream_graph import StreamGraph
+from sage.dataflow.operator.base import RecordOperator
+from sage.dataflow.operator.source import ReadSource
+from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.failure import operator_error
+from sage.kernel.runtime.task.fusion import Deliver, Fuser, TaskCancelled
+from sage.kernel.runtime.task.live_operator import LiveOperator
+from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
+
+
+@dataclass
+class _Inlet:
+    """A source that is being read."""
+
+    live: LiveOperator
+    reader: SourceReader[object]
+    send: Deliver
+    slot: int
+
+
+class Task:
+    """Runs a chain of operators from their opening to their closing.
+
+    Args:
+        graph: The whole stream graph.
+        vertex: Which part of it this task runs.
+        job: What all tasks of the job share.
+        counters: Where to count.
+    """
+
+    def __init__(
+        self, graph: StreamGraph, vertex: JobVertex, job: JobContext, counters: Counters
+    ) -> None:
+        self.vertex = vertex
+        self._graph = graph
+        self._job = job
+        self._counters = counters
+        self._doorbell = Doorbell()
+        self._stopping = False
+        self._cancelled = False
+        self._live: dict[int, LiveOperator] = {}
+        self._outputs: dict[int, Deliver] = {}
+        self._inlets: list[_Inlet] = []
+        self._fuser = Fuser(graph, self._live, counters, lambda: self._cancelled)
+
+    def stop(self) -> None:
+        """Read no more; finish what has been read, as if the input had ended here."""
+        self._stopping = True
+        self._doorbell.ring()
+
+    def cancel(self) -> None:
+        """Leave off after the batch at hand."""
+        self._cancelled = True
+        self._doorbell.ring()
+
+    def run(self) -> None:
+        """Open, move records until the input has ended or somebody says stop, close.
+
+        Raises:
+            OperatorError: a function, source or sink failed; what else failed while closing is
+                added to it as notes.
+            TaskCancelled: the task was cancelled.
+        """
+        failure: BaseException | None = None
+        try:
+            self._open()
+            self._move()
+            self._end()
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._close(failure)
+
+    def _open(self) -> None:
+        """Open from the sinks up, so that whatever a source has to give finds everything ready."""
+        for node in reversed(self.vertex.nodes):
+            context = OperatorContext(self._job, self._graph.nodes[node].name, self._doorbell.ring)
+            self._live[node] = LiveOperator(self._graph.nodes[node], context)
+            self._live[node].open()
+        for node, live in self._live.items():
+            if isinstance(live.node.operator, ReadSource) or live.node.operator.final:
+                self._outputs[node] = self._fuser.output(node)
+        for node in self.vertex.nodes:
+            if isinstance(self._live[node].node.operator, ReadSource):
+                self._open_source(self._live[node], self._live[node].node.operator)
+
+    def _open_source(self, live: LiveOperator, operator: object) -> None:
+        source = operator.source if isinstance(operator, ReadSource) else None
+        if source is None:
+            raise TypeError(f"{live.node.name} has no source to read")
+        try:
+            splits = dict.fromkeys(source.list_splits())
+            reader = source.create_reader(splits, live.context)
+        except Exception as error:
+            raise operator_error(error, live.node, "open") from error
+        live.on_close(reader.close)
+        slot = self._counters.slot(live.node.id, "produced")
+        self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], slot))
+
+    def _move(self) -> None:
+        """Read the sources in turn until they have ended and nothing is in flight in a loop."""
+        backlog = self._fuser.backlog
+        while self._inlets or backlog:
+            self._check_cancelled()
+            self._feed_back()
+            if self._stopping:
+                self._inlets.clear()
+            # While a loop holds more than a batch, the sources wait: its memory stays bounded.
+            elif len(backlog) <= 1 and not self._read_all() and not backlog:
+                self._wait()
+
+    def _read_all(self) -> bool:
+        """Read one batch from every source; say whether any had something."""
+        moved = False
+        for inlet in list(self._inlets):
+            values = self._read(inlet)
+            if values is None:
+                self._inlets.remove(inlet)
+                moved = True
+            elif values:
+                moved = True
+                self._counters.values[inlet.slot] += len(values)
+                inlet.send(values)
+        return moved
+
+    def _read(self, inlet: _Inlet) -> Sequence[object] | None:
+        try:
+            return inlet.reader.read_batch(self._job.batch_size)
+        except Exception as error:
+            raise operator_error(error, inlet.live.node, "read") from error
+
+    def _feed_back(self) -> None:
+        """Take one round of what has come back to the heads of loops, oldest first."""
+        backlog = self._fuser.backlog
+        for _ in range(len(backlog)):
+            deliver, values = backlog.popleft()
+            deliver(values)
+
+    def _wait(self) -> None:
+        intervals = [inlet.reader.poll_interval for inlet in self._inlets]
+        polled = [interval for interval in intervals if interval is not None]
+        if self._inlets:
+            self._job.clock.wait(self._doorbell, min(polled, default=None))
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
+            raise TaskCancelled
+
+    def _end(self) -> None:
+        """Let every operator, from the sources down, put out what it held back for the end."""
+        for node in self.vertex.nodes:
+            self._end_one(self._live[node])
+            while self._fuser.backlog:
+                self._check_cancelled()
+                self._feed_back()
+
+    def _end_one(self, live: LiveOperator) -> None:
+        operator = live.node.operator
+        try:
+            if live.processor is not None:
+                live.processor.end()
+            if not (isinstance(operator, RecordOperator) and operator.final):
+                return
+            results = list(operator.finish(live.context.keyed_table, live.functions))
+        except Exception as error:
+            raise operator_error(error, live.node, "its final results") from error
+        self._counters.add(live.node.id, "produced", len(results))
+        size = self._job.batch_size
+        for start in range(0, len(results), size):
+            self._check_cancelled()
+            self._outputs[live.node.id](results[start : start + size])
+
+    def _close(self, failure: BaseException | None) -> None:
+        """Close from the sources down; the first failure is raised unless there is one already."""
+        failures: list[OperatorError] = []
+        for node in self.vertex.nodes:
+            if node in self._live:
+                failures += self._live[node].close()
+        self._fuser.forget()
+        if failure is None and failures:
+            failure = failures.pop(0)
+            _add_notes(failure, failures)
+            raise failure
+        if failure is not None:
+            _add_notes(failure, failures)
+
+
+def _add_notes(failure: BaseException, others: list[OperatorError]) -> None:
+    for other in others:
+        failure.add_note(f"besides, {other}")
