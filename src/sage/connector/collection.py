@@ -32,8 +32,9 @@ T = TypeVar("T")
 _SLICED: Final = (list, tuple, range, str, bytes, bytearray)
 _ORDER_TAKEN: Final = (Set, Mapping, KeysView, ValuesView, ItemsView)
 _LARGEST_CHUNK: Final = 64
-_QUICK_SECONDS: Final = 0.001
-_SLOW_SECONDS: Final = 0.010
+_QUICK_SECONDS: Final = 0.0001
+_SLOW_SECONDS: Final = 0.001
+_BATCH_SECONDS: Final = 0.001
 _END: Final = object()
 
 
@@ -142,9 +143,10 @@ class IteratorReader(SourceReader[T]):
     """Reads an iterator on the task's thread. Its position is the number of records read.
 
     How many records a batch takes follows the iterator's speed. A batch is gathered in chunks and
-    handed over once a millisecond has passed: an iterator that takes its time would otherwise hold
-    the records it has given until the batch is full. The chunk doubles while the iterator is quick,
-    so that the clock costs next to nothing, and falls back to a single record when it was slow.
+    handed over as soon as one of them took its time, or a millisecond has passed: an iterator that
+    waits for something would otherwise hold the records it has given until the batch is full. The
+    chunk doubles while the iterator is quick, so that the clock costs next to nothing, and falls
+    back to a single record when it was slow.
     """
 
     poll_interval = None
@@ -176,7 +178,8 @@ class IteratorReader(SourceReader[T]):
 
     def _gather(self, batch: list[T], max_records: int) -> None:
         began = before = perf_counter()
-        while (room := max_records - len(batch)) > 0 and before - began < _QUICK_SECONDS:
+        quick = True
+        while quick and (room := max_records - len(batch)) > 0:
             wanted = len(batch) + min(self._chunk, room)
             try:
                 # In place, so that the records before a fault are kept.
@@ -189,6 +192,7 @@ class IteratorReader(SourceReader[T]):
                 return
             now = perf_counter()
             self._adapt(now - before)
+            quick = now - before < _QUICK_SECONDS and now - began < _BATCH_SECONDS
             before = now
 
     def _adapt(self, seconds: float) -> None:

@@ -20,7 +20,7 @@ from sage.dataflow.function.context import SourceContext
 from sage.dataflow.function.source import Source, SourceReader
 
 
-class CsvRow(msgspec.Struct, frozen=True):
+class CsvRow(msgspec.Struct, frozen=True, gc=False):
     """A row of a CSV file.
 
     Attributes:
@@ -54,7 +54,7 @@ def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
             f"{row.path}, line {row.line}: expected {len(header)} columns "
             f"({', '.join(header)}), found {len(values)}"
         )
-    return dict(zip(header, values, strict=True))
+    return dict(zip(header, values))  # noqa: B905 - the lengths are equal, and strict= takes time
 
 
 class CsvSource(Source[CsvRow]):
@@ -158,10 +158,11 @@ class _CsvFile:
         self._rows = csv.reader(chain(lines, chain.from_iterable(self._pieces())), **style)
 
     def _pieces(self) -> Iterator[list[str]]:
-        while lines := self._file.read_lines():
+        while not self._ended:
+            lines = self._file.read_lines()
             self._piece_begin = self._rows.line_num
+            self._ended = not lines
             yield lines
-        self._ended = True
 
     def name_columns(self, header: bool | tuple[str, ...]) -> None:
         """Take the names of the columns as given, or from the first row."""

@@ -67,7 +67,9 @@ class Collected(SinkFunction[T], Sequence[T]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Collected({self._values!r})" if self._opened else "<Collected: the job has not run>"
+        return (
+            f"Collected({self._values!r})" if self._opened else "<Collected: the job has not run>"
+        )
 
 
 class ResultChannel(Sink[T], Generic[T]):
@@ -116,5 +118,3 @@ class _ChannelWriter(SinkWriter[T]):
     def write_batch(self, values: Sequence[T]) -> None:
         """Put the batch into the channel."""
         self._channel.put(list(values))
-
-

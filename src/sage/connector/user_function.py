@@ -144,7 +144,7 @@ def live_source(spec: FunctionSpec) -> FunctionSource[Any]:
     target = spec.target
     cls = target if isinstance(target, type) else type(target)
     bounded = issubclass(cls, BatchFunction)
-    return FunctionSource(LiveFunction(spec), bounded=bounded)
+    return FunctionSource(LiveFunction(spec), bounded=bounded, replayable=False)
 
 
 def _do_nothing() -> None:

@@ -112,9 +112,9 @@ def _take_position(reader: SourceReader[Any], splits: Mapping[str, Any]) -> Mapp
     return copy
 
 
-def _check_batch(batch: object, max_records: int) -> None:
-    if not isinstance(batch, Sequence):
-        raise AssertionError(f"read_batch() returned {shorten(batch)}; it must be a sequence")
+def _check_batch(batch: Any, max_records: int) -> None:
+    is_sequence = isinstance(batch, Sequence)
+    _demand(is_sequence, f"read_batch() returned {shorten(batch)}; it must be a sequence")
     length = len(batch)
     _demand(length <= max_records, f"read_batch({max_records}) returned {length} records")
 

@@ -71,8 +71,9 @@ class BatchFunction(SourceFunction[T]):
 class SourceReader(ABC, Generic[T]):
     """Reads the records of some splits of a `Source`; made by `Source.create_reader`.
 
-    All methods are called from the one thread that runs the task. None of them may block: a reader
-    that must wait does so on a thread of its own and calls `context.wake` when data has come.
+    All methods are called from the one thread that runs the task. They may read from a disk, but not
+    wait for something to happen: a reader that must wait does so on a thread of its own and calls
+    `context.wake` when data has come. The wake-up is the task's: it then asks all of its readers.
     """
 
     poll_interval: float | None = 0.01
@@ -98,7 +99,7 @@ class SourceReader(ABC, Generic[T]):
 
         A reader created with these positions continues with the record after the last one that
         `read_batch` returned: none twice, none left out. A position is plain data (numbers, strings,
-        tuples, dicts of them) and stays meaningful in another process.
+        tuples, dicts of them) and stays meaningful in another process; `None` is the beginning.
         """
 
     def close(self) -> None:
@@ -127,8 +128,8 @@ class Source(ABC, Generic[T_co]):
         """Open a reader of `splits`.
 
         Args:
-            splits: For each split to read, the position from `SourceReader.snapshot` to continue
-                from, or `None` to start at the beginning.
+            splits: For each split to read, at least one, the position from `SourceReader.snapshot`
+                to continue from, or `None` to start at the beginning.
             context: The runtime: where to log, how to wake the task.
 
         Raises:
