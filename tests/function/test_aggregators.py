@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,10 @@ EVERY: dict[str, Callable[..., Aggregator[Any, Any]]] = {
 every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
 
 
+def through_pickle(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
 def known(values: list[Any]) -> list[Any]:
     return [value for value in values if value is not None]
 
@@ -100,7 +105,7 @@ def merged(aggregate: AggregateFunction[Any, Any, Any], parts: list[list[Any]], 
 def split(values: list[Any], cuts: list[int]) -> list[list[Any]]:
     """Split a list at positions, in order; parts may be empty."""
     edges = [0, *sorted(cut % (len(values) + 1) for cut in cuts), len(values)]
-    return [values[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [values[a:b] for a, b in pairwise(edges)]
 
 
 cuts = st.lists(st.integers(0, 1000), max_size=5)
@@ -108,8 +113,8 @@ cuts = st.lists(st.integers(0, 1000), max_size=5)
 
 def sum_bound(values: list[float]) -> float:
     """The error that compensated summation promises."""
-    exact, size = sum(map(Fraction, values)), sum(map(abs, map(Fraction, values)))
-    return float(4 * EPS * abs(exact) + (4 * len(values) * EPS) ** 2 * size) + 1e-300
+    exact, size = sum(map(Fraction, values)), math.fsum(map(abs, values))
+    return 4 * EPS * abs(float(exact)) + (4 * len(values) * EPS) ** 2 * size + 1e-300
 
 
 def same(a: Any, b: Any) -> bool:
@@ -349,7 +354,7 @@ def test_an_accumulator_can_be_pickled_and_copied_at_any_time(
 ) -> None:
     aggregate = make()
     whole = aggregate.over(before + after)
-    for duplicate in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+    for duplicate in (copy.deepcopy, through_pickle):
         original = fold(aggregate, before)
         twin = duplicate(original)
         for value in after:
@@ -512,7 +517,7 @@ def test_a_missing_field_is_an_error_and_not_none() -> None:
         (lambda: top_k(0), r"top_k\(k=0\): k must be at least 1"),
         (lambda: collect(limit=0), r"collect\(limit=0\): limit must be at least 1"),
         (lambda: variance(ddof=-1), r"variance\(ddof=-1\): ddof must be at least 0"),
-        (lambda: multi(), r"multi\(\) needs at least one part"),
+        (multi, r"multi\(\) needs at least one part"),
     ],
 )
 def test_a_size_out_of_range_is_refused_at_once(make: Any, message: str) -> None:

@@ -65,10 +65,13 @@ class Quantiles(ValueAggregator[QuantileSketch, dict[float, float | None]]):
         """Return the value at each of the ranks."""
         if accumulator.nan:
             return dict.fromkeys(self.qs, math.nan)
-        if accumulator.kll.is_empty():
+        kll = accumulator.kll
+        if kll.is_empty():
             return dict.fromkeys(self.qs)
-        found = accumulator.kll.get_quantiles(self.qs, inclusive=True)
-        return dict(zip(self.qs, found, strict=True))
+        # The sketch knows its ends exactly, but does not answer with them.
+        ends: dict[float, float] = {0: kll.get_min_value(), 1: kll.get_max_value()}
+        found = zip(self.qs, kll.get_quantiles(self.qs, inclusive=True), strict=True)
+        return {q: ends.get(q, value) for q, value in found}
 
     def merge(self, first: QuantileSketch, second: QuantileSketch) -> QuantileSketch:
         """Return a sketch of the values of both, as good as one that saw them all."""
