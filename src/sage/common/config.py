@@ -42,7 +42,7 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     parallelism: AtLeastOne = 1
     buffer_size: AtLeastOne = 10_000
-    batch_size: AtLeastOne = 1024
+    batch_size: AtLeastOne = 4096
     on_error: ErrorPolicy = "fail"
     engine_host: str = "127.0.0.1"
     engine_port: Port = 19001

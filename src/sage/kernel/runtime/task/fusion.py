@@ -145,6 +145,7 @@ class Fuser:
         self.backlog: deque[tuple[Deliver, Sequence[Any]]] = deque()
         self._ports: dict[tuple[int, int], Port] = {}
         self._segments: list[Segment] = []
+        self._unconnected: list[Edge] = []
 
     def output(self, node: int) -> Deliver:
         """Return what takes the batches that come out of a source or of a batch operator."""
@@ -154,13 +155,19 @@ class Fuser:
         return self._compile(writer)
 
     def port(self, edge: Edge) -> Port:
-        """Return the port of the input at the end of `edge`, compiling what is behind it."""
+        """Return the port of the input at the end of `edge`; `connect` compiles what is behind it."""
         place = (edge.target, edge.index)
         if place not in self._ports:
-            self._ports[place] = port = Port()
+            self._ports[place] = Port()
+            self._unconnected.append(edge)
             self.counters.add(edge.target, f"port:{edge.index}")
-            port.deliver = self._receiver(edge)
         return self._ports[place]
+
+    def connect(self) -> None:
+        """Compile what is behind the ports, one by one: a long program is no deep recursion."""
+        while self._unconnected:
+            edge = self._unconnected.pop()
+            self._ports[edge.target, edge.index].deliver = self._receiver(edge)
 
     def forget(self) -> None:
         """Let go of what was registered for tracebacks."""

@@ -23,14 +23,36 @@ from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
 
 
+_QUICK_SECONDS = 0.002
+_SLOW_SECONDS = 0.020
+_FIRST_BATCH = 64
+
+
 @dataclass
 class _Inlet:
-    """A source that is being read."""
+    """A source that is being read.
+
+    Attributes:
+        live: The source operator.
+        reader: Gives its records.
+        send: Takes a batch through what follows.
+        slot: Where its records are counted.
+        size: How many records are asked for next. It follows the speed of the pipeline, so that a
+            slow function does not hold up cancelling, and a quick one pays little per batch.
+    """
 
     live: LiveOperator
     reader: SourceReader[object]
     send: Deliver
     slot: int
+    size: int = _FIRST_BATCH
+
+    def pace(self, seconds: float, limit: int) -> None:
+        """Adapt the size of batches to how long the last one took."""
+        if seconds > _SLOW_SECONDS:
+            self.size = max(1, self.size // 2)
+        elif seconds < _QUICK_SECONDS and self.size < limit:
+            self.size = min(2 * self.size, limit)
 
 
 class Task:
@@ -96,6 +118,7 @@ class Task:
         for node, live in self._live.items():
             if isinstance(live.node.operator, ReadSource) or live.node.operator.final:
                 self._outputs[node] = self._fuser.output(node)
+        self._fuser.connect()
         for node in self.vertex.nodes:
             if isinstance(self._live[node].node.operator, ReadSource):
                 self._open_source(self._live[node], self._live[node].node.operator)
@@ -111,14 +134,16 @@ class Task:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
         slot = self._counters.slot(live.node.id, "produced")
-        self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], slot))
+        size = min(_FIRST_BATCH, self._job.batch_size)
+        self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], slot, size))
 
     def _move(self) -> None:
         """Read the sources in turn until they have ended and nothing is in flight in a loop."""
         backlog = self._fuser.backlog
         while self._inlets or backlog:
             self._check_cancelled()
-            self._feed_back()
+            if backlog:
+                self._feed_back()
             if self._stopping:
                 self._inlets.clear()
             # While a loop holds more than a batch, the sources wait: its memory stays bounded.
@@ -128,22 +153,28 @@ class Task:
     def _read_all(self) -> bool:
         """Read one batch from every source; say whether any had something."""
         moved = False
-        for inlet in list(self._inlets):
+        for inlet in tuple(self._inlets):
             values = self._read(inlet)
             if values is None:
                 self._inlets.remove(inlet)
                 moved = True
             elif values:
                 moved = True
-                self._counters.values[inlet.slot] += len(values)
-                inlet.send(values)
+                self._send(inlet, values)
         return moved
 
     def _read(self, inlet: _Inlet) -> Sequence[object] | None:
         try:
-            return inlet.reader.read_batch(self._job.batch_size)
+            return inlet.reader.read_batch(inlet.size)
         except Exception as error:
             raise operator_error(error, inlet.live.node, "read") from error
+
+    def _send(self, inlet: _Inlet, values: Sequence[object]) -> None:
+        monotonic = self._job.clock.monotonic
+        began = monotonic()
+        self._counters.values[inlet.slot] += len(values)
+        inlet.send(values)
+        inlet.pace(monotonic() - began, self._job.batch_size)
 
     def _feed_back(self) -> None:
         """Take one round of what has come back to the heads of loops, oldest first."""
