@@ -44,7 +44,7 @@ class FieldKeyByFunction(KeyByFunction[Any, Any]):
         self.fields = fields
         getters = [field_getter(field) for field in fields]
         # An attribute shadows the method: one call fewer for every record.
-        self.execute = getters[0] if len(getters) == 1 else _tuple_of(getters)  # type: ignore[method-assign]
+        self.execute = getters[0] if len(getters) == 1 else _tuple_of(getters)  # type: ignore[method-assign, assignment]
 
     def execute(self, data: Any) -> Any:
         """Return the field of `data`, or the tuple of its fields."""

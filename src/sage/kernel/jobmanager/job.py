@@ -14,7 +14,7 @@ from sage.dataflow.graph.job_graph import JobGraph
 from sage.dataflow.operator.source import ReadSource
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
 from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
-from sage.kernel.runtime.task.fusion import TaskCancelled
+from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.operator_context import JobContext
 from sage.kernel.runtime.task.task import Task
 

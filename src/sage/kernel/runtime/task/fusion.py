@@ -4,21 +4,15 @@ A *segment* is one generated function: it begins where a batch comes in (a sourc
 of a connect, the output of a batch operator, the head of a loop) and holds all record operators that
 follow, branches included. Where a record leaves it for the beginning of another segment, it is put
 into that segment's *port*, whose batch is delivered when the loop is done.
-
-The text of a segment is registered with `linecache`, so that a traceback shows the generated line
-with the name of its operator beside it.
 """
 
 from __future__ import annotations
 
-import itertools
-import linecache
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sage.common.errors import OperatorError
 from sage.dataflow.function.transform import FlatMapFunction
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
 from sage.dataflow.operator.base import BatchOperator, RecordOperator
@@ -27,98 +21,13 @@ from sage.dataflow.operator.loop_writer import FIRST_VALUE, Flow, LineOrigin, Lo
 from sage.dataflow.operator.record_wise import LoopHead, Process
 from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.runtime.task.counters import Counters
-from sage.kernel.runtime.task.failure import RecordFailure, locate, operator_error
+from sage.kernel.runtime.task.expansion import Expansion, LiveProcessContext
+from sage.kernel.runtime.task.failure import RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
-
-Deliver = Callable[[Sequence[Any]], None]
-
-BATCH_LIMIT = 1024
-"""How many records one record may become before they are passed on."""
+from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment
 
 _MAX_DEPTH = 40  # Python's tokenizer refuses 100 levels of indentation
 _MAX_LOOPS = 8  # CPython refuses 20 statically nested blocks
-_numbers = itertools.count(1)
-
-
-class TaskCancelled(BaseException):
-    """Unwinds a task that is being cancelled; not an `Exception`, so that no policy takes it."""
-
-
-class Port:
-    """Where records wait, within one batch, for the segment that takes them on.
-
-    Attributes:
-        pending: The records that have come since the last delivery.
-        append: Adds a record and leaves the delivery to the end of the loop.
-    """
-
-    def __init__(self, deliver: Deliver | None = None) -> None:
-        self.pending: list[Any] = []
-        self.append = self.pending.append
-        self.deliver = deliver
-
-    def put(self, value: Any) -> None:
-        """Add a record."""
-        self.pending.append(value)
-        if len(self.pending) >= BATCH_LIMIT:
-            self.flush()
-
-    def flush(self) -> None:
-        """Deliver what is pending. The list stays the same one: loops hold on to its `append`."""
-        if self.pending and self.deliver is not None:
-            values = self.pending[:]
-            self.pending.clear()
-            self.deliver(values)
-
-
-class Segment:
-    """A compiled loop."""
-
-    def __init__(
-        self, writer: LoopWriter, nodes: dict[int, StreamNode], counters: Counters
-    ) -> None:
-        counts = writer.bind("counts", counters.values)
-        number = next(_numbers)
-        name, filename = f"fused_{number}", f"<sage segment {number}>"
-        text = writer.source(name, counts)
-        namespace = dict(writer.bindings)
-        exec(compile(text, filename, "exec"), namespace)  # noqa: S102 - the text is our own
-        self.text = text
-        self._function = namespace[name]
-        self._nodes = nodes
-        self._origins = writer.origins
-        lines = _annotated(text, writer.origins, nodes)
-        linecache.cache[filename] = (len(text), None, lines, filename)
-        self._filename = filename
-
-    def run(self, values: Sequence[Any]) -> None:
-        """Take a batch through the loop.
-
-        Raises:
-            OperatorError: a function failed under the policy `"fail"`.
-        """
-        try:
-            self._function(values)
-        except OperatorError:
-            raise
-        except Exception as error:
-            told = locate(error, self._function.__code__, self._origins, self._nodes)
-            if told is None:
-                raise
-            raise told from told.__cause__
-
-    def forget(self) -> None:
-        """Let go of the text that was registered for tracebacks."""
-        linecache.cache.pop(self._filename, None)
-
-
-def _annotated(
-    text: str, origins: dict[int, LineOrigin], nodes: dict[int, StreamNode]
-) -> list[str]:
-    lines = text.splitlines()
-    for number, origin in origins.items():
-        lines[number - 1] += f"  # {nodes[origin.node].name}"
-    return [line + "\n" for line in lines]
 
 
 class Fuser:
@@ -358,7 +267,13 @@ class NodeScope:
         may_be_none = isinstance(self._node.operator, Process) or any(
             isinstance(function, FlatMapFunction) for function in functions
         )
-        return Expansion(self._node, self._fuser, self._fuser.failure(self._live), may_be_none).run
+        return Expansion(
+            self._node,
+            self._fuser.failure(self._live),
+            may_be_none=may_be_none,
+            counters=self._fuser.counters,
+            is_cancelled=self._fuser.is_cancelled,
+        ).run
 
     def process_context(self) -> str:
         """Return the local that is bound to the operator's process context."""
@@ -383,8 +298,7 @@ class NodeScope:
             # A key travels only within a segment, so a segment is never cut behind a key_by.
             too_deep = self.writer.depth > _MAX_DEPTH or self.writer.loops > _MAX_LOOPS
             if self._fuser.needs_port(edge) or (too_deep and flow.key is None):
-                target = self._fuser.graph.nodes[edge.target]
-                keyed = self._fuser.is_keyed(target, edge.index)
+                keyed = self._fuser.is_keyed(self._fuser.graph.nodes[edge.target], edge.index)
                 value = f"({flow.value}, {flow.key})" if keyed else flow.value
                 self._put(value, self._fuser.port(edge))
             else:
@@ -400,77 +314,3 @@ class NodeScope:
             with writer.block(f"if len({pending}) >= {BATCH_LIMIT}:"):
                 writer.line(f"{name}.flush()")
         writer.last(f"{name}.flush()")
-
-
-class LiveProcessContext:
-    """Implements `ProcessContext`.
-
-    Attributes:
-        key: The key of the record at hand.
-    """
-
-    def __init__(
-        self, outputs: dict[str, Callable[[Any], None]], node: int, counters: Counters
-    ) -> None:
-        self.key: Any = None
-        self._outputs = outputs
-        self._node = node
-        self._counters = counters
-
-    def output(self, tag: str, value: Any) -> None:
-        """Put `value` out to the side output `tag`; counted as unrouted if nobody reads it."""
-        put = self._outputs.get(tag)
-        if put is None:
-            self._counters.add(self._node, "unrouted")
-        else:
-            put(value)
-
-
-class Expansion:
-    """Iterates over what a flat map or process function returned, if that is not a list.
-
-    It counts the items, gives failures on the way to the error policy, and looks now and then
-    whether the job was cancelled, since one record may become an endless stream.
-    """
-
-    def __init__(
-        self, node: StreamNode, fuser: Fuser, fail: RecordFailure | None, may_be_none: bool
-    ) -> None:
-        self._node = node
-        self._fail = fail
-        self._may_be_none = may_be_none
-        self._is_cancelled = fuser.is_cancelled
-        self._counts = fuser.counters.values
-        self._slot = fuser.counters.slot(node.id, "produced")
-
-    def run(self, items: Any, record: Any) -> Iterator[Any]:
-        """Yield the items."""
-        produced = published = 0
-        try:
-            for item in self._checked(items):
-                produced += 1
-                yield item
-                if produced - published >= BATCH_LIMIT:
-                    self._publish(produced - published)
-                    published = produced
-        except Exception as error:
-            if self._fail is None:
-                raise
-            self._fail(error, record)
-        finally:
-            self._counts[self._slot] += produced - published
-
-    def _publish(self, amount: int) -> None:
-        self._counts[self._slot] += amount
-        if self._is_cancelled():
-            raise TaskCancelled
-
-    def _checked(self, items: Any) -> Any:
-        if items is not None:
-            return items
-        if self._may_be_none:
-            return ()
-        raise TypeError(
-            f"the function of {self._node.name} returned None; it must return an iterable of the "
-            "records that go on, [] for none"
-        )

@@ -17,11 +17,12 @@ from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import RecordOperator
 from sage.dataflow.operator.source import ReadSource
 from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import operator_error
-from sage.kernel.runtime.task.fusion import Deliver, Fuser, TaskCancelled
+from sage.kernel.runtime.task.fusion import Fuser
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
-
+from sage.kernel.runtime.task.segment import Deliver
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.020

@@ -1,0 +1,103 @@
+"""A segment: one generated function, compiled; and the ports by which records enter it.
+
+The text of a segment is registered with `linecache`, so that a traceback shows the generated line
+with the name of its operator beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sage.common.errors import OperatorError
+from sage.dataflow.graph.stream_graph import StreamNode
+from sage.dataflow.operator.loop_writer import LineOrigin, LoopWriter
+from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.failure import locate
+
+Deliver = Callable[[Sequence[Any]], None]
+"""Takes a batch."""
+
+BATCH_LIMIT = 1024
+"""How many records one record may become before they are passed on."""
+
+_numbers = itertools.count(1)
+
+
+class Port:
+    """Where records wait, within one batch, for the segment that takes them on.
+
+    Attributes:
+        pending: The records that have come since the last delivery.
+        append: Adds a record and leaves the delivery to the end of the loop.
+    """
+
+    def __init__(self, deliver: Deliver | None = None) -> None:
+        self.pending: list[Any] = []
+        self.append = self.pending.append
+        self.deliver = deliver
+
+    def put(self, value: Any) -> None:
+        """Add a record."""
+        self.pending.append(value)
+        if len(self.pending) >= BATCH_LIMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Deliver what is pending. The list stays the same one: loops hold on to its `append`."""
+        if self.pending and self.deliver is not None:
+            values = self.pending[:]
+            self.pending.clear()
+            self.deliver(values)
+
+
+class Segment:
+    """A compiled loop."""
+
+    def __init__(
+        self, writer: LoopWriter, nodes: dict[int, StreamNode], counters: Counters
+    ) -> None:
+        counts = writer.bind("counts", counters.values)
+        number = next(_numbers)
+        name, filename = f"fused_{number}", f"<sage segment {number}>"
+        text = writer.source(name, counts)
+        namespace = dict(writer.bindings)
+        exec(compile(text, filename, "exec"), namespace)  # noqa: S102 - the text is our own
+        self.text = text
+        self._function = namespace[name]
+        self._nodes = nodes
+        self._origins = writer.origins
+        lines = _annotated(text, writer.origins, nodes)
+        linecache.cache[filename] = (len(text), None, lines, filename)
+        self._filename = filename
+
+    def run(self, values: Sequence[Any]) -> None:
+        """Take a batch through the loop.
+
+        Raises:
+            OperatorError: a function failed under the policy `"fail"`.
+        """
+        try:
+            self._function(values)
+        except OperatorError:
+            raise
+        except Exception as error:
+            told = locate(error, self._function.__code__, self._origins, self._nodes)
+            if told is None:
+                raise
+            raise told from told.__cause__
+
+    def forget(self) -> None:
+        """Let go of the text that was registered for tracebacks."""
+        linecache.cache.pop(self._filename, None)
+
+
+def _annotated(
+    text: str, origins: dict[int, LineOrigin], nodes: dict[int, StreamNode]
+) -> list[str]:
+    lines = text.splitlines()
+    for number, origin in origins.items():
+        lines[number - 1] += f"  # {nodes[origin.node].name}"
+    return [line + "\n" for line in lines]
