@@ -68,3 +68,68 @@ class JobTimeoutError(JobError, TimeoutError):
 
 class JobStateError(JobError):
     """The job is in a state from which it cannot do this."""
+
+
+class ServiceError(SageError):
+    """A call to a service did not give a result."""
+
+
+class ServiceCallError(ServiceError, RuntimeError):
+    """The service's method raised.
+
+    The original exception is chained as `__cause__` when it could be carried over.
+
+    Attributes:
+        service: The name of the service.
+        method: The name of the method.
+        error_type: The name of the original exception's type, with its module: `"app.NotReady"`.
+        error_message: What the original exception said.
+        error_traceback: The traceback in the service, formatted.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        method: str,
+        error_type: str,
+        error_message: str,
+        error_traceback: str = "",
+    ) -> None:
+        super().__init__(f"{service}.{method} raised {error_type}: {error_message}")
+        self.service = service
+        self.method = method
+        self.error_type = error_type
+        self.error_message = error_message
+        self.error_traceback = error_traceback
+
+    def __reduce__(self) -> tuple[object, ...]:
+        told = (self.error_type, self.error_message, self.error_traceback)
+        return (type(self), (self.service, self.method, *told))
+
+
+class ServiceTimeoutError(ServiceError, TimeoutError):
+    """There was no answer before the deadline of the call."""
+
+
+class ServiceUnavailableError(ServiceError, RuntimeError):
+    """The service cannot be reached: it has died, is restarting, is stopped, or its breaker is open."""
+
+
+class ServiceOverloadedError(ServiceError, RuntimeError):
+    """The call was refused at once, because a limit on calls, bytes or rate was reached."""
+
+
+class ServiceNotFoundError(ServiceError, LookupError):
+    """There is no service of this name."""
+
+
+class ServiceMethodError(ServiceError, AttributeError):
+    """The service has no public method of this name."""
+
+
+class ServiceCycleError(ServiceError, RuntimeError):
+    """The call would come back to a service that is waiting for it: it would wait for ever."""
+
+
+class ServiceCancelledError(ServiceError):
+    """The call was cancelled before it had a result."""
