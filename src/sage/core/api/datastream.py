@@ -178,8 +178,12 @@ class DataStream(StreamBase, Generic[T]):
 
         Every key seen is kept, so a stream without end needs a bounded set of keys.
         """
-        keyed = self.key_by(key if key is not None else _itself, name="distinct key")
-        return DataStream(self._host, keyed._append(Distinct(), options, keyed._origins))
+        key = _itself if key is None else key
+        shared = {name: options.get(name) for name in ("parallelism", "on_error")}
+        keyed = self._keyed(key, (), {"name": "distinct key", **shared})
+        first = DataStream[T](self._host, self._append(Distinct(), options, keyed))
+        first._failing = keyed  # a record that has no key is a dead letter of this call too
+        return first
 
     # ---- several streams
 
@@ -227,8 +231,8 @@ class DataStream(StreamBase, Generic[T]):
 
     def dead_letters(self) -> DataStream[DeadLetter]:
         """Return the stream of records that failed in this operator under `on_error="dead_letter"`."""
-        step = self._step("dead_letters()")
-        return DataStream(self._host, (Upstream(step, DEAD_LETTERS),))
+        steps = (self._step("dead_letters()"), *(origin.node for origin in self._failing))
+        return DataStream(self._host, tuple(Upstream(step, DEAD_LETTERS) for step in steps))
 
     def fill_future(self, future: DataStream[T]) -> None:
         """Let the records of this stream flow back into the head that `env.from_future` made."""

@@ -92,6 +92,7 @@ class StreamBase:
     def __init__(self, host: Host, origins: Input) -> None:
         self._host = host
         self._origins = origins
+        self._failing: Input = ()  # other steps of the same call, whose dead letters are its too
 
     def _append(self, operator: Operator, options: Options, *inputs: Input) -> Input:
         """Append a step and return where its output comes from."""

@@ -6,6 +6,7 @@ function call. At parallelism 1 every edge is a forward edge, so all that hangs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sage.common.errors import GraphError
@@ -110,3 +111,28 @@ def topological_order(graph: StreamGraph) -> list[int]:
         stuck = ", ".join(graph.nodes[n].name for n in graph.nodes if n not in order)
         raise GraphError(f"these operators form a cycle without env.from_future(): {stuck}")
     return order
+
+
+def end_order(graph: StreamGraph, nodes: Sequence[int]) -> list[int]:
+    """Return `nodes` in the order in which their inputs end, feedback counted.
+
+    What flows into a loop from anywhere ends before what is behind the loop. An operator that is
+    upstream of another, but not the other way round, has fewer operators upstream of itself.
+    """
+    upstream: dict[int, set[int]] = {node: set() for node in graph.nodes}
+    for edge in graph.edges:
+        upstream[edge.target].add(edge.source)
+    place = {node: number for number, node in enumerate(topological_order(graph))}
+    counts = {node: len(_all_upstream(node, upstream)) for node in nodes}
+    return sorted(nodes, key=lambda node: (counts[node], place[node]))
+
+
+def _all_upstream(node: int, upstream: dict[int, set[int]]) -> set[int]:
+    found: set[int] = set()
+    frontier = list(upstream[node])
+    while frontier:
+        here = frontier.pop()
+        if here not in found:
+            found.add(here)
+            frontier += upstream[here]
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sage.common.config import EnvironmentConfig, ErrorPolicy
 from sage.common.errors import GraphError
@@ -92,7 +92,7 @@ def build_stream_graph(name: str, pipeline: Pipeline, config: EnvironmentConfig)
             "there is nothing to run: start with env.from_batch(...) or env.from_source(...)"
         )
     nodes = _settle(pipeline, config)
-    _deliver_dead_letters(nodes)
+    _deliver_dead_letters(nodes, pipeline)
     _check_futures(nodes.values())
     edges = tuple(_edges(nodes.values()))
     nodes, warnings = _leave_out_unread_sources(nodes, edges)
@@ -133,16 +133,27 @@ def _settle_one(step: Transformation, name: str, config: EnvironmentConfig) -> S
     )
 
 
-def _deliver_dead_letters(nodes: dict[int, StreamNode]) -> None:
-    """Let the dead letters of every operator flow to the offices, if there are any."""
+def _deliver_dead_letters(nodes: dict[int, StreamNode], pipeline: Pipeline) -> None:
+    """Let the dead letters of every operator flow to the offices, if there are any.
+
+    What is done with dead letters does not send any itself, unless it says so: they would go round.
+    """
+    offices = [i for i, node in nodes.items() if isinstance(node.operator, DeadLetterOffice)]
+    for node in _behind_dead_letters(nodes, offices):
+        if pipeline[node].on_error is None and nodes[node].on_error == "dead_letter":
+            nodes[node] = replace(nodes[node], on_error="fail")
     senders = tuple(
         Upstream(node.id, DEAD_LETTERS) for node in nodes.values() if node.on_error == "dead_letter"
     )
-    for node in list(nodes.values()):
-        if isinstance(node.operator, DeadLetterOffice):
-            behind = _reachable(node.id, nodes)
-            inputs = tuple(sender for sender in senders if sender.node not in behind)
-            nodes[node.id] = StreamNode(**{**vars(node), "inputs": (inputs,)})
+    for office in offices:
+        behind = _reachable(office, nodes)
+        inputs = tuple(sender for sender in senders if sender.node not in behind)
+        nodes[office] = replace(nodes[office], inputs=(inputs,))
+
+
+def _behind_dead_letters(nodes: dict[int, StreamNode], offices: list[int]) -> set[int]:
+    readers = {e.target for e in _edges(nodes.values()) if e.upstream.tag == DEAD_LETTERS}
+    return set().union(*(_reachable(reader, nodes) for reader in {*offices, *readers}))
 
 
 def _reachable(start: int, nodes: dict[int, StreamNode]) -> set[int]:

@@ -9,6 +9,7 @@ something is raised) and calls a `RecordFailure`.
 from __future__ import annotations
 
 import os
+import sysconfig
 import traceback
 from collections.abc import Callable
 from types import CodeType, TracebackType
@@ -23,7 +24,11 @@ from sage.dataflow.record import DeadLetter
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.operator_context import OperatorContext
 
+USER_ERRORS = (Exception, SystemExit)
+"""What users' code may raise and be told of; a function that calls `sys.exit` has failed too."""
+
 _ENGINE = os.path.dirname(os.path.dirname(os.path.abspath(common.__file__))) + os.sep
+_LIBRARIES = ("<frozen ", *{sysconfig.get_path(p) for p in ("stdlib", "purelib", "platlib")})
 
 
 class RecordFailure:
@@ -112,11 +117,14 @@ def _describe(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
+    """Return the innermost line of the user's own code, or of any code, that `error` came by."""
     frames = traceback.extract_tb(_user_frames(error.__traceback__))
     outside = [frame for frame in frames if not frame.filename.startswith(_ENGINE)]
+    own = [frame for frame in outside if not frame.filename.startswith(_LIBRARIES)]
     if not outside:
         return ""
-    return f"\n  at {outside[-1].filename}:{outside[-1].lineno} in {outside[-1].name}"
+    frame = (own or outside)[-1]
+    return f"\n  at {frame.filename}:{frame.lineno} in {frame.name}"
 
 
 def _user_frames(step: TracebackType | None) -> TracebackType | None:

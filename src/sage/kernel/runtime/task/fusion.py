@@ -22,7 +22,7 @@ from sage.dataflow.operator.record_wise import LoopHead, Process
 from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import Expansion, LiveProcessContext
-from sage.kernel.runtime.task.failure import RecordFailure, operator_error
+from sage.kernel.runtime.task.failure import USER_ERRORS, RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment
 
@@ -113,9 +113,11 @@ class Fuser:
 
     def is_keyed(self, node: StreamNode, index: int) -> bool:
         """Say whether all records of an input have a key, which then goes through its port too."""
-        upstreams = [self.graph.nodes[upstream.node].operator for upstream in node.inputs[index]]
-        return all(isinstance(operator, KeyBy) for operator in upstreams) and not isinstance(
-            node.operator, BatchOperator
+        if isinstance(node.operator, BatchOperator):
+            return False
+        return all(
+            upstream.tag is None and isinstance(self.graph.nodes[upstream.node].operator, KeyBy)
+            for upstream in node.inputs[index]
         )
 
     def _batch_step(self, live: LiveOperator) -> Deliver:
@@ -130,7 +132,7 @@ class Fuser:
         def step(values: Sequence[Any]) -> None:
             try:
                 result = processor.process_batch(list(values))
-            except Exception as error:
+            except USER_ERRORS as error:
                 if fail is None:
                     raise operator_error(error, node, f"a batch of {len(values)}") from error
                 for value in values:

@@ -11,7 +11,7 @@ from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.transform import FlatMapFunction, ListCollector
 from sage.dataflow.graph.stream_graph import StreamNode
 from sage.dataflow.operator.base import BatchOperator, BatchProcessor
-from sage.kernel.runtime.task.failure import operator_error
+from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
 
 
@@ -51,7 +51,7 @@ class LiveOperator:
             if isinstance(self.node.operator, BatchOperator):
                 self.processor = self.node.operator.create(self.entries, self.context)
                 self._closers.append(self.processor.close)
-        except Exception as error:
+        except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
 
     def _open_function(self, function: Any) -> None:
@@ -71,7 +71,7 @@ class LiveOperator:
         while self._closers:
             try:
                 self._closers.pop()()
-            except Exception as error:  # noqa: BLE001 - reported; the others must be closed too
+            except USER_ERRORS as error:  # reported; the others must be closed too
                 failures.append(operator_error(error, self.node, "close"))
         return failures
 
@@ -85,7 +85,11 @@ def _with_collector(function: Any, entry: Callable[..., Any]) -> Callable[..., A
     take = collector.take
 
     def execute(data: Any) -> Iterable[Any]:
-        result = entry(data)
+        try:
+            result = entry(data)
+        except BaseException:
+            take()  # what a failed record left must not go out with the next one
+            raise
         if result is None:
             return take()
         if isinstance(result, (list, tuple)):
@@ -97,7 +101,10 @@ def _with_collector(function: Any, entry: Callable[..., Any]) -> Callable[..., A
 
 def _interleave(items: Iterable[Any], take: Callable[[], list[Any]]) -> Iterable[Any]:
     """Yield what a generator yields, and before each item what was collected on the way to it."""
-    for item in items:
+    try:
+        for item in items:
+            yield from take()
+            yield item
         yield from take()
-        yield item
-    yield from take()
+    finally:
+        take()

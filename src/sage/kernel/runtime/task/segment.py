@@ -15,7 +15,7 @@ from sage.common.errors import OperatorError
 from sage.dataflow.graph.stream_graph import StreamNode
 from sage.dataflow.operator.loop_writer import LineOrigin, LoopWriter
 from sage.kernel.runtime.task.counters import Counters
-from sage.kernel.runtime.task.failure import locate
+from sage.kernel.runtime.task.failure import USER_ERRORS, locate
 
 Deliver = Callable[[Sequence[Any]], None]
 """Takes a batch."""
@@ -83,7 +83,7 @@ class Segment:
             self._function(values)
         except OperatorError:
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             told = locate(error, self._function.__code__, self._origins, self._nodes)
             if told is None:
                 raise

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
 from sage.dataflow.function.source import SourceReader
-from sage.dataflow.graph.job_graph import JobVertex
+from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import RecordOperator
 from sage.dataflow.operator.source import ReadSource
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
-from sage.kernel.runtime.task.failure import operator_error
+from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
@@ -131,7 +131,7 @@ class Task:
         try:
             splits = dict.fromkeys(source.list_splits())
             reader = source.create_reader(splits, live.context)
-        except Exception as error:
+        except USER_ERRORS as error:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
         slot = self._counters.slot(live.node.id, "produced")
@@ -167,7 +167,7 @@ class Task:
     def _read(self, inlet: _Inlet) -> Sequence[object] | None:
         try:
             return inlet.reader.read_batch(inlet.size)
-        except Exception as error:
+        except USER_ERRORS as error:
             raise operator_error(error, inlet.live.node, "read") from error
 
     def _send(self, inlet: _Inlet, values: Sequence[object]) -> None:
@@ -196,7 +196,7 @@ class Task:
 
     def _end(self) -> None:
         """Let every operator, from the sources down, put out what it held back for the end."""
-        for node in self.vertex.nodes:
+        for node in end_order(self._graph, self.vertex.nodes):
             self._end_one(self._live[node])
             while self._fuser.backlog:
                 self._check_cancelled()
@@ -210,7 +210,7 @@ class Task:
             if not (isinstance(operator, RecordOperator) and operator.final):
                 return
             results = list(operator.finish(live.context.keyed_table, live.functions))
-        except Exception as error:
+        except USER_ERRORS as error:
             raise operator_error(error, live.node, "its final results") from error
         self._counters.add(live.node.id, "produced", len(results))
         size = self._job.batch_size
