@@ -268,7 +268,10 @@ def test_closing_while_skipping_ends_at_once():
 
 
 def test_bounded_and_count_are_told():
-    source = FunctionSource(lambda _: Feed(iter(())), bounded=True, count=lambda: 3)
+    source = FunctionSource(lambda _: Feed(iter(()), count=3), bounded=True)
     assert source.bounded
-    assert source.total_count() == 3
-    assert FunctionSource(source.open_feed).total_count() is None
+    context = StandaloneContext()
+    reader = source.create_reader({"": None}, context)
+    assert wait_batch(reader, context, 1) is None
+    assert reader.total_count() == 3
+    reader.close()

@@ -1,4 +1,4 @@
-"""`open` and `close` come in pairs: whatever fails, and wherever, all that was opened is closed once."""
+"""Whatever fails, and wherever: all that was opened is closed, exactly once."""
 
 import threading
 from collections import Counter
@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 
 from sage import (
-    AggregateFunction,
     BaseCoMapFunction,
     FilterFunction,
     FlatMapFunction,

@@ -30,7 +30,7 @@ LEGAL = {
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), list(itertools.product(JobStatus, JobStatus)), ids=lambda s: str(s)
+    ("before", "after"), list(itertools.product(JobStatus, JobStatus)), ids=str
 )
 def test_a_transition_is_legal_or_raises(before, after):
     if (before.value, after.value) in LEGAL:

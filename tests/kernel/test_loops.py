@@ -14,7 +14,8 @@ def step(n):
 
 def collatz(numbers):
     seen = Counter()
-    for n in numbers:
+    for start in numbers:
+        n = start
         while n != 1:
             n = step(n)
             seen[n] += 1

@@ -18,7 +18,6 @@ from sage import (
     SinkWriter,
     Source,
     SourceFunction,
-    SourceReader,
 )
 from sage.testing import InjectedFaultError, TestSource
 
@@ -456,7 +455,7 @@ class TestPolicies:
         mixed = env.from_batch([1, 2]).flat_map(CollectsOnlyTwo, on_error="skip").collect()
         env.execute()
         # Whether the failed record's values go out or not, another record does not decide it.
-        assert list(alone) + [("returned", 2)] == list(mixed)
+        assert [*alone, ("returned", 2)] == list(mixed)
 
     def test_a_policy_on_distinct_holds_for_its_key_function(self, env):
         env.logger.disabled = True

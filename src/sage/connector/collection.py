@@ -52,7 +52,6 @@ class CollectionSource(Source[T]):
 
     Args:
         data: Where the records come from.
-        count: Returns how many records there will be, where `len(data)` does not tell.
 
     Raises:
         SourceError: `data` is neither iterable nor callable.
@@ -66,19 +65,13 @@ class CollectionSource(Source[T]):
 
     bounded = True
 
-    def __init__(
-        self,
-        data: Iterable[T] | Callable[[], Iterable[T]],
-        *,
-        count: Callable[[], int | None] | None = None,
-    ) -> None:
+    def __init__(self, data: Iterable[T] | Callable[[], Iterable[T]]) -> None:
         if not (isinstance(data, Iterable) or callable(data)):
             raise SourceError(
                 f"a collection source needs an iterable, or a callable that returns one, not "
                 f"{shorten(data)} of type {type(data).__name__}"
             )
         self._data = list(data) if isinstance(data, _ORDER_TAKEN) else data
-        self._count = count
         self._iterator_used = False
 
     def create_reader(self, splits: Mapping[str, Any], context: SourceContext) -> SourceReader[T]:
@@ -94,13 +87,8 @@ class CollectionSource(Source[T]):
             data = data()
         if isinstance(data, _SLICED):
             return SequenceReader(cast("Sequence[T]", data), position)
-        return IteratorReader(self._begin(data), position)
-
-    def total_count(self) -> int | None:
-        """Return what `count` says, else the length of the data where it has one."""
-        if self._count is not None:
-            return self._count()
-        return len(self._data) if isinstance(self._data, Sized) else None
+        count = len(data) if isinstance(data, Sized) else None
+        return IteratorReader(self._begin(data), position, count)
 
     def _begin(self, data: Iterable[T]) -> Iterator[T]:
         iterator = iter(data)
@@ -138,6 +126,10 @@ class SequenceReader(SourceReader[T]):
         """Return the index of the next record."""
         return {"": self._position}
 
+    def total_count(self) -> int:
+        """Return the length of the sequence."""
+        return len(self._data)
+
 
 class IteratorReader(SourceReader[T]):
     """Reads an iterator on the task's thread. Its position is the number of records read.
@@ -151,8 +143,9 @@ class IteratorReader(SourceReader[T]):
 
     poll_interval = None
 
-    def __init__(self, records: Iterator[T], position: int) -> None:
+    def __init__(self, records: Iterator[T], position: int, count: int | None = None) -> None:
         self._records = records
+        self._count = count
         self._position = position
         self._chunk = 1
         self._fault: Exception | None = None
@@ -204,6 +197,10 @@ class IteratorReader(SourceReader[T]):
     def snapshot(self) -> dict[str, Any]:
         """Return how many records have been read."""
         return {"": self._position}
+
+    def total_count(self) -> int | None:
+        """Return what was said when the reader was made."""
+        return self._count
 
 
 def _too_short(position: int, length: int | None = None) -> SourceError:

@@ -36,11 +36,13 @@ class Feed(Generic[T]):
             record, whatever happened; a generator in `records` has been closed before.
         interrupt: Makes a blocked iterator return or raise. Called at most once, from the thread of
             the task, when the job ends before the source has.
+        count: How many records there will be, if that is known.
     """
 
     records: Iterable[T]
     close: Callable[[], None] = _do_nothing
     interrupt: Callable[[], None] = _do_nothing
+    count: int | None = None
 
 
 class FunctionSource(Source[T]):
@@ -58,7 +60,6 @@ class FunctionSource(Source[T]):
         bounded: Whether the source has an end.
         replayable: Whether running the source again gives the same records again. If not, a
             restored reader goes on with what comes; what came while nobody read is lost.
-        count: Returns how many records there will be.
         close_timeout: For how many seconds `close` waits for an iterator that does not return.
             After that its thread is left behind, with a warning: Python cannot stop it.
 
@@ -75,24 +76,18 @@ class FunctionSource(Source[T]):
         *,
         bounded: bool = False,
         replayable: bool = True,
-        count: Callable[[], int | None] | None = None,
         close_timeout: float = 1.0,
     ) -> None:
         self.open_feed = open_feed
         self.bounded = bounded
         self.replayable = replayable
         self.close_timeout = close_timeout
-        self._count = count
 
     def create_reader(self, splits: Mapping[str, Any], context: SourceContext) -> SourceReader[T]:
         """Start the thread; what fails while the source opens is raised by `read_batch`."""
         reader = FeedReader(self, splits[""] or 0, context)
         reader.start()
         return reader
-
-    def total_count(self) -> int | None:
-        """Return what `count` says."""
-        return None if self._count is None else self._count()
 
 
 class FeedReader(SourceReader[T]):
@@ -122,6 +117,7 @@ class FeedReader(SourceReader[T]):
         self._waiting = self._blocked = self._ended = self._closed = False
         self._fault: BaseException | None = None
         self._interrupt = _do_nothing
+        self._count: int | None = None
         self._thread = threading.Thread(
             target=self._run,
             args=(position if source.replayable else 0,),
@@ -178,6 +174,10 @@ class FeedReader(SourceReader[T]):
         """Return how many records the task has read."""
         return {"": self._position}
 
+    def total_count(self) -> int | None:
+        """Return what the source said when it was opened; `None` before."""
+        return self._count
+
     def close(self) -> None:
         """Stop the source, and wait for its thread for at most `close_timeout` seconds."""
         if self._closed:
@@ -219,7 +219,7 @@ class FeedReader(SourceReader[T]):
     def _read(self, skip: int) -> None:
         feed = self._source.open_feed(self._context)
         try:
-            self._interrupt = feed.interrupt
+            self._interrupt, self._count = feed.interrupt, feed.count
             records = iter(feed.records)
             # `close` raises _closed, then looks for _interrupt; here it is the other way round.
             if not self._closed and self._skip(records, skip):

@@ -63,7 +63,8 @@ class LiveFunction:
         function.ctx = context
         try:
             function.open()
-            return Feed(iter_records(function), function.close)
+            records, count = iter_records(function), count_records(function, context)
+            return Feed(records, function.close, count=count)
         except BaseException:
             function.close()
             raise
@@ -84,35 +85,38 @@ class BatchFunctionSource(Source[Any]):
     def create_reader(self, splits: Mapping[str, Any], context: SourceContext) -> SourceReader[Any]:
         """Make the function, open it, and read on from the position of the only split."""
         function = self.spec.create()
-        if isinstance(function, BaseFunction):
-            function.ctx = context
-            try:
-                function.open()
-                return _BatchFunctionReader(function, splits[""] or 0)
-            except BaseException:
-                function.close()
-                raise
-        return _BatchFunctionReader(function, splits[""] or 0)
-
-    def total_count(self) -> int | None:
-        """Ask the function, if it is one that may know without being opened."""
-        target = self.spec.target
-        cls = target if isinstance(target, type) else type(target)
-        if not hasattr(cls, "get_total_count"):
-            return None
-        count = self.spec.create().get_total_count()
-        return None if count is None else int(count)
+        if not isinstance(function, BaseFunction):
+            return _BatchFunctionReader(function, splits[""] or 0, context)
+        function.ctx = context
+        try:
+            function.open()
+            return _BatchFunctionReader(function, splits[""] or 0, context)
+        except BaseException:
+            function.close()
+            raise
 
 
 class _BatchFunctionReader(IteratorReader[Any]):
-    def __init__(self, function: Any, position: int) -> None:
+    def __init__(self, function: Any, position: int, context: SourceContext) -> None:
         self._function = function
-        super().__init__(iter_records(function), position)
+        super().__init__(iter_records(function), position, count_records(function, context))
 
     def close(self) -> None:
         """Close the function."""
         if isinstance(self._function, BaseFunction):
             self._function.close()
+
+
+def count_records(function: Any, context: SourceContext) -> int | None:
+    """Ask an opened function how many records it will give; a failure to know is only logged."""
+    if not hasattr(function, "get_total_count"):
+        return None
+    try:
+        count = function.get_total_count()
+        return None if count is None else int(count)
+    except Exception as error:  # noqa: BLE001 - the records can be read without knowing their number
+        context.logger.warning("get_total_count() of %s failed: %r", context.operator_name, error)
+        return None
 
 
 def iter_records(function: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, Generic, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, TypeVar, Unpack, cast, get_args, overload
 
 from sage.common.errors import FunctionError, GraphError
 from sage.common.suggest import shorten
@@ -138,6 +138,9 @@ class DataStream(StreamBase, Generic[T]):
                 batch when the records are dicts.
             options: Those of all operators. `on_error` holds for a failing batch as a whole.
         """
+        if format not in get_args(BatchFormat):
+            choices = ", ".join(map(repr, get_args(BatchFormat)))
+            raise FunctionError(f"map_batch(): format is one of {choices}, not {format!r}")
         spec = function_spec("map_batch", function)
         return self._then(MapBatch((spec,), format), options)
 
@@ -191,15 +194,15 @@ class DataStream(StreamBase, Generic[T]):
         """Join streams of one type into one; records come in no order between the streams."""
         origins = self._origins
         for other in others:
-            origins += _stream(other, "union")._origins
+            origins += self._beside(other, "union")
         return DataStream(self._host, origins)
 
     def connect(self, *others: DataStream[Any]) -> ConnectedStreams:
         """Bring streams of different types to one operator, each to an input of its own."""
-        streams = [_stream(other, "connect") for other in others]
-        if not streams:
+        if not others:
             raise GraphError("connect() needs at least one other stream")
-        return ConnectedStreams(self._host, (self._origins, *(s._origins for s in streams)))
+        inputs = (self._origins, *(self._beside(other, "connect") for other in others))
+        return ConnectedStreams(self._host, inputs)
 
     @overload
     def split(
@@ -236,7 +239,7 @@ class DataStream(StreamBase, Generic[T]):
 
     def fill_future(self, future: DataStream[T]) -> None:
         """Let the records of this stream flow back into the head that `env.from_future` made."""
-        heads = _stream(future, "fill_future")._origins
+        heads = self._beside(future, "fill_future")
         self._host.pipeline.fill(heads[0].node, self._origins)
 
     # ---- how it runs
@@ -315,6 +318,14 @@ class DataStream(StreamBase, Generic[T]):
         return _results(channel, self._host.submit_async, limit)
 
     # ---- how steps are appended
+
+    def _beside(self, other: Any, method: str) -> Input:
+        """Return where the records of another stream of the same environment come from."""
+        if not isinstance(other, DataStream):
+            raise GraphError(f"{method}() needs a stream, not {shorten(other)}")
+        if other._host is not self._host:
+            raise GraphError(f"{method}() needs a stream of the same environment")
+        return other._origins
 
     def _then(self, operator: Operator, options: Options) -> DataStream[Any]:
         return DataStream(self._host, self._append(operator, options, self._origins))
@@ -488,7 +499,8 @@ class ConnectedStreams(StreamBase):
                 f"{stem}(): {shorten(function)} needs {self._methods(stem)} for {count} streams"
             )
         elif more:
-            specs = tuple(function_spec(stem, each) for each in self._one_each(function, more))
+            each = self._one_each(function, more)
+            specs = tuple(function_spec(stem, one, (), rest) for one in each)
         else:
             spec = function_spec(stem, function, (), rest)
             return DataStream(self._host, self._append(operator((spec,)), options, self._origins))
@@ -539,12 +551,6 @@ def _emit(emit: Emit) -> Emit:
     if emit not in ("update", "final"):
         raise FunctionError(f'emit is "update" or "final", not {emit!r}')
     return emit
-
-
-def _stream(other: Any, method: str) -> DataStream[Any]:
-    if not isinstance(other, DataStream):
-        raise GraphError(f"{method}() needs a stream, not {shorten(other)}")
-    return other
 
 
 def _results(

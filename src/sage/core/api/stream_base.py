@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, Protocol, TypedDict, TypeVar
 
 from sage.common.config import ErrorPolicy
 from sage.common.errors import FunctionError, GraphError
 from sage.core.api.job_handle import JobHandle
+from sage.dataflow.function.spec import OPERATOR_OPTIONS
 from sage.dataflow.graph.transformation import Input, Partitioning, Pipeline, Upstream
 from sage.dataflow.operator.base import Operator
 
@@ -53,14 +53,10 @@ def part_options(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """Part the options of an operator from the constructor arguments of a function class.
 
     Raises:
-        FunctionError: an option has an impossible value, or a name that is nearly one's.
+        FunctionError: an option has an impossible value.
     """
-    known = Options.__annotations__
-    options = {name: value for name, value in given.items() if name in known}
-    rest = {name: value for name, value in given.items() if name not in known}
-    for name in rest:
-        if near := get_close_matches(name, known, n=1, cutoff=0.85):
-            raise FunctionError(f"unknown option {name!r}. Did you mean {near[0]!r}?")
+    options = {name: value for name, value in given.items() if name in OPERATOR_OPTIONS}
+    rest = {name: value for name, value in given.items() if name not in OPERATOR_OPTIONS}
     if options.get("on_error") not in (None, *_POLICIES):
         raise FunctionError(
             f"on_error is one of {', '.join(map(repr, _POLICIES))}, not {options['on_error']!r}"

@@ -102,6 +102,13 @@ class SourceReader(ABC, Generic[T]):
         tuples, dicts of them) and stays meaningful in another process; `None` is the beginning.
         """
 
+    def total_count(self) -> int | None:
+        """Return how many records there will be in all, for the progress bar; `None` if unknown.
+
+        Called from any thread at any time: it answers at once from what is known already.
+        """
+        return None
+
     def close(self) -> None:
         """Let go of connections and files; called once, whatever happened."""
 
@@ -135,7 +142,3 @@ class Source(ABC, Generic[T_co]):
         Raises:
             Exception: a split cannot be opened, or a position does not fit it.
         """
-
-    def total_count(self) -> int | None:
-        """Return how many records there will be, for the progress bar; `None` if unknown."""
-        return None

@@ -11,11 +11,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from sage.common.errors import FunctionError
 from sage.common.suggest import did_you_mean, shorten
 from sage.dataflow.function.base import BaseFunction
+
+OPERATOR_OPTIONS = ("name", "uid", "parallelism", "on_error")
+"""The keyword arguments that operators take for themselves; all others are a function class's."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class FunctionSpec:
     Attributes:
         target: A callable, a function class, or an instance of one.
         args: Positional arguments of the constructor; only with a class.
-        kwargs: Keyword arguments of the constructor, or of the callable.
+        kwargs: Keyword arguments of the constructor; only with a class.
         entries: The names of the methods that are called, when `target` is a class or an instance.
     """
 
@@ -44,8 +48,8 @@ class FunctionSpec:
 
     def create(self) -> Any:
         """Make the live function: a new instance of a class, anything else as it is."""
-        if not is_function_class(self.target):
-            return functools.partial(self.target, **self.kwargs) if self.kwargs else self.target
+        if not is_function_class(self.target, self.entries):
+            return self.target
         taken, extra = _split_arguments(self.target, self.kwargs)
         function = self.target(*self.args, **taken)
         if extra:
@@ -73,7 +77,7 @@ def function_spec(
         role: The operator's kind, for messages: `"map"`.
         target: A callable, a function class, or an instance.
         args: Positional arguments for the constructor of a class.
-        kwargs: Keyword arguments for the constructor of a class, or for the callable.
+        kwargs: Keyword arguments for the constructor of a class.
         entries: The methods that the operator calls on a function object.
 
     Raises:
@@ -114,10 +118,10 @@ def _defines(target: Any, entry: str) -> bool:
 def _check_class(role: str, spec: FunctionSpec) -> None:
     _check_entries(role, spec.target, spec.entries)
     taken, extra = _split_arguments(spec.target, spec.kwargs)
-    if extra and not issubclass(spec.target, BaseFunction):
-        raise FunctionError(
-            f"{role}(): {spec.target.__name__} takes no argument {', '.join(map(repr, extra))}"
-        )
+    for name in extra:
+        near = get_close_matches(name, OPERATOR_OPTIONS, n=1, cutoff=0.8)
+        if near or not issubclass(spec.target, BaseFunction):
+            raise FunctionError(_no_argument(role, spec, name))
     try:
         inspect.signature(spec.target).bind(*spec.args, **taken)
     except TypeError as error:
@@ -152,11 +156,20 @@ def _check_entries(role: str, cls: type, entries: tuple[str, ...]) -> None:
 def _check_callable(role: str, spec: FunctionSpec) -> None:
     if spec.args:
         raise FunctionError(
-            f"{role}(): positional arguments are for function classes; give a callable its "
-            "arguments by keyword, or wrap it in functools.partial"
+            f"{role}(): arguments are for function classes; give a callable its "
+            "arguments with functools.partial or a lambda"
         )
+    if spec.kwargs:
+        raise FunctionError(_no_argument(role, spec, next(iter(spec.kwargs))))
     if inspect.iscoroutinefunction(spec.target):
         raise FunctionError(_no_coroutines(role, spec.name))
+
+
+def _no_argument(role: str, spec: FunctionSpec, name: str) -> str:
+    return (
+        f"{role}(): unknown option {name!r}.{did_you_mean(name, OPERATOR_OPTIONS)} "
+        f"{spec.name} takes no such argument either."
+    )
 
 
 def _no_coroutines(role: str, name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from sage.common.config import EnvironmentConfig, ErrorPolicy
 from sage.common.errors import GraphError
-from sage.dataflow.graph.transformation import Input, Pipeline, Transformation, Upstream
+from sage.dataflow.graph.transformation import Input, Pipeline, Upstream
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import WriteSink
 from sage.dataflow.operator.record_wise import CallSink, DeadLetterOffice, LoopHead
@@ -104,33 +103,42 @@ def build_stream_graph(name: str, pipeline: Pipeline, config: EnvironmentConfig)
 
 
 def _settle(pipeline: Pipeline, config: EnvironmentConfig) -> dict[int, StreamNode]:
-    names: Counter[str] = Counter()
-    uids: set[str] = set()
+    names: set[str] = set()
+    uids = _given_uids(pipeline)
     nodes = {}
     for step in pipeline:
-        name = step.name or step.operator.label
-        names[name] += 1
-        if names[name] > 1:
-            name = f"{name}-{names[name]}"
-        if step.uid is not None and step.uid in uids:
-            raise GraphError(
-                f"the uid {step.uid!r} is given to two operators; the second is {name}"
-            )
-        uids.add(step.uid or name)
-        nodes[step.id] = _settle_one(step, name, config)
+        name = _unique(step.name or step.operator.label, names)
+        uid = step.uid or _unique(name, uids)
+        nodes[step.id] = StreamNode(
+            id=step.id,
+            operator=step.operator,
+            inputs=step.inputs,
+            name=name,
+            uid=uid,
+            parallelism=step.parallelism or config.parallelism,
+            on_error=step.on_error or config.on_error,
+        )
     return nodes
 
 
-def _settle_one(step: Transformation, name: str, config: EnvironmentConfig) -> StreamNode:
-    return StreamNode(
-        id=step.id,
-        operator=step.operator,
-        inputs=step.inputs,
-        name=name,
-        uid=step.uid or name,
-        parallelism=step.parallelism or config.parallelism,
-        on_error=step.on_error or config.on_error,
-    )
+def _given_uids(pipeline: Pipeline) -> set[str]:
+    uids: set[str] = set()
+    for step in pipeline:
+        if step.uid is not None and step.uid in uids:
+            second = step.name or step.operator.label
+            raise GraphError(f"the uid {step.uid!r} is given to two operators; one is {second}")
+        uids |= {step.uid} if step.uid is not None else set()
+    return uids
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """Return `name`, or the first of `name-2`, `name-3` … that is not `taken`; take it."""
+    number, unique = 1, name
+    while unique in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken.add(unique)
+    return unique
 
 
 def _deliver_dead_letters(nodes: dict[int, StreamNode], pipeline: Pipeline) -> None:

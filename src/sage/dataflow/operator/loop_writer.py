@@ -56,12 +56,19 @@ class LoopWriter:
 
     Names are unique in the function, so a variable never changes its meaning and the input of a
     failing operator can be read from the frame.
+
+    Attributes:
+        origins: For lines that call users' functions, by number, which operator they belong to.
+        bindings: What the names that are not made in the function stand for.
+        loops: How many loops the next line is inside of.
+        operators: How many operators the next line is inside of.
     """
 
     def __init__(self) -> None:
         self.origins: dict[int, LineOrigin] = {}
         self.bindings: dict[str, Any] = {}
         self.loops = 1
+        self.operators = 0
         self._prologue: list[str] = []
         self._body: list[tuple[str, LineOrigin | None]] = []
         self._epilogue: list[str] = []
@@ -111,10 +118,11 @@ class LoopWriter:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Come back to the present depth at the end, whatever was opened in between."""
-        depth, loops = self._depth, self.loops
+        before = self._depth, self.loops, self.operators
+        self.operators += 1
         yield
         self._close_block()
-        self._depth, self.loops = depth, loops
+        self._depth, self.loops, self.operators = before
 
     def _close_block(self) -> None:
         """Put `pass` into a block that has stayed empty."""

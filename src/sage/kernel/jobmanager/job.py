@@ -228,9 +228,9 @@ class Job:
         return [operator for operator in operators if isinstance(operator, ReadSource)]
 
     def _total_count(self) -> int | None:
-        counts = [operator.source.total_count() for operator in self._sources() if operator.source]
+        counts = [count for task in self._tasks for count in task.total_counts()]
         known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+        return sum(known) if counts and len(known) == len(counts) else None
 
 
 def _merge(parts: list[Counters]) -> Counters:

@@ -13,19 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sage.dataflow.function.transform import FlatMapFunction
+from sage.dataflow.function.transform import CoFlatMapFunction, FlatMapFunction
+from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
 from sage.dataflow.operator.base import BatchOperator, RecordOperator
 from sage.dataflow.operator.keyed import KeyBy
 from sage.dataflow.operator.loop_writer import FIRST_VALUE, Flow, LineOrigin, LoopWriter
-from sage.dataflow.operator.record_wise import LoopHead, Process
+from sage.dataflow.operator.record_wise import Filter, LoopHead, Process
 from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import Expansion, LiveProcessContext
 from sage.kernel.runtime.task.failure import USER_ERRORS, RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
-from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment
+from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment, drain
 
+_MAX_OPERATORS = 60  # one behind the other; they are written recursively
 _MAX_DEPTH = 40  # Python's tokenizer refuses 100 levels of indentation
 _MAX_LOOPS = 8  # CPython refuses 20 statically nested blocks
 
@@ -55,6 +57,8 @@ class Fuser:
         self._ports: dict[tuple[int, int], Port] = {}
         self._segments: list[Segment] = []
         self._unconnected: list[Edge] = []
+        self._ready: deque[Port] = deque()
+        self._keyed = self._keyed_nodes()
 
     def output(self, node: int) -> Deliver:
         """Return what takes the batches that come out of a source or of a batch operator."""
@@ -67,7 +71,7 @@ class Fuser:
         """Return the port of the input at the end of `edge`; `connect` compiles what is behind it."""
         place = (edge.target, edge.index)
         if place not in self._ports:
-            self._ports[place] = Port()
+            self._ports[place] = Port(self._ready)
             self._unconnected.append(edge)
             self.counters.add(edge.target, f"port:{edge.index}")
         return self._ports[place]
@@ -77,6 +81,10 @@ class Fuser:
         while self._unconnected:
             edge = self._unconnected.pop()
             self._ports[edge.target, edge.index].deliver = self._receiver(edge)
+
+    def drain(self) -> None:
+        """Deliver what is ready, batch by batch: a long program is no deep recursion."""
+        drain(self._ready)
 
     def forget(self) -> None:
         """Let go of what was registered for tracebacks."""
@@ -113,12 +121,21 @@ class Fuser:
 
     def is_keyed(self, node: StreamNode, index: int) -> bool:
         """Say whether all records of an input have a key, which then goes through its port too."""
-        if isinstance(node.operator, BatchOperator):
-            return False
-        return all(
-            upstream.tag is None and isinstance(self.graph.nodes[upstream.node].operator, KeyBy)
-            for upstream in node.inputs[index]
+        return not isinstance(node.operator, BatchOperator) and all(
+            upstream.tag is None and upstream.node in self._keyed for upstream in node.inputs[index]
         )
+
+    def _keyed_nodes(self) -> set[int]:
+        """Return the operators behind which records have a key: key_by, and filters after it."""
+        keyed: set[int] = set()
+        for node in topological_order(self.graph):
+            operator = self.graph.nodes[node].operator
+            if isinstance(operator, KeyBy) or (
+                isinstance(operator, Filter)
+                and all(u.tag is None and u.node in keyed for u in self.graph.nodes[node].inputs[0])
+            ):
+                keyed.add(node)
+        return keyed
 
     def _batch_step(self, live: LiveOperator) -> Deliver:
         processor, node = live.processor, live.node
@@ -133,12 +150,12 @@ class Fuser:
             try:
                 result = processor.process_batch(list(values))
             except USER_ERRORS as error:
-                if fail is None:
+                if fail is None or not isinstance(error, Exception):
                     raise operator_error(error, node, f"a batch of {len(values)}") from error
                 for value in values:
                     fail(error, value)
                 for port in letters:
-                    port.flush()
+                    port.schedule()
                 return
             counts[produced] += len(result)
             if result:
@@ -248,7 +265,7 @@ class NodeScope:
 
     def _flush_at_end(self, tag: str) -> None:
         for port in self._fuser.side_ports(self._node.id, tag):
-            self.writer.last(f"{self.writer.bind('port', port)}.flush()")
+            self.writer.last(f"{self.writer.bind('port', port)}.schedule()")
 
     @contextmanager
     def expand(self, items: str, flow: Flow) -> Iterator[str]:
@@ -267,7 +284,7 @@ class NodeScope:
     def _expansion(self) -> Callable[[Any, Any], Iterator[Any]]:
         functions = self._live.functions
         may_be_none = isinstance(self._node.operator, Process) or any(
-            isinstance(function, FlatMapFunction) for function in functions
+            isinstance(function, (FlatMapFunction, CoFlatMapFunction)) for function in functions
         )
         return Expansion(
             self._node,
@@ -297,15 +314,21 @@ class NodeScope:
         for edge in self._fuser.graph.outputs(self._node.id):
             if edge.upstream.tag != tag:
                 continue
-            # A key travels only within a segment, so a segment is never cut behind a key_by.
-            too_deep = self.writer.depth > _MAX_DEPTH or self.writer.loops > _MAX_LOOPS
-            if self._fuser.needs_port(edge) or (too_deep and flow.key is None):
+            if self._fuser.needs_port(edge) or self._is_too_deep():
                 keyed = self._fuser.is_keyed(self._fuser.graph.nodes[edge.target], edge.index)
                 value = f"({flow.value}, {flow.key})" if keyed else flow.value
                 self._put(value, self._fuser.port(edge))
             else:
                 target = self._fuser.live[edge.target]
                 NodeScope(self._fuser, target, self.writer).write(flow, edge.index)
+
+    def _is_too_deep(self) -> bool:
+        writer = self.writer
+        return (
+            writer.operators > _MAX_OPERATORS
+            or writer.depth > _MAX_DEPTH
+            or writer.loops > _MAX_LOOPS
+        )
 
     def _put(self, value: str, port: Port) -> None:
         writer, name = self.writer, self.writer.bind("port", port)
@@ -315,4 +338,4 @@ class NodeScope:
             pending = writer.bind("pending", port.pending)
             with writer.block(f"if len({pending}) >= {BATCH_LIMIT}:"):
                 writer.line(f"{name}.flush()")
-        writer.last(f"{name}.flush()")
+        writer.last(f"{name}.schedule()")

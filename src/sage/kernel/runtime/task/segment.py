@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,10 +35,11 @@ class Port:
         append: Adds a record and leaves the delivery to the end of the loop.
     """
 
-    def __init__(self, deliver: Deliver | None = None) -> None:
+    def __init__(self, ready: deque[Port]) -> None:
         self.pending: list[Any] = []
         self.append = self.pending.append
-        self.deliver = deliver
+        self.deliver: Deliver | None = None
+        self._ready = ready
 
     def put(self, value: Any) -> None:
         """Add a record."""
@@ -45,12 +47,28 @@ class Port:
         if len(self.pending) >= BATCH_LIMIT:
             self.flush()
 
+    def schedule(self) -> None:
+        """Let what is pending be delivered when the loop at hand is done."""
+        if self.pending:
+            self._ready.append(self)
+
     def flush(self) -> None:
+        """Deliver what is pending, and what comes of it, now: the loop at hand has a lot to give."""
+        self.take()
+        drain(self._ready)
+
+    def take(self) -> None:
         """Deliver what is pending. The list stays the same one: loops hold on to its `append`."""
         if self.pending and self.deliver is not None:
             values = self.pending[:]
             self.pending.clear()
             self.deliver(values)
+
+
+def drain(ready: deque[Port]) -> None:
+    """Deliver what is pending in the ports that are ready, and in those that become so."""
+    while ready:
+        ready.popleft().take()
 
 
 class Segment:

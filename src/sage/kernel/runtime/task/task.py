@@ -79,6 +79,7 @@ class Task:
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
         self._inlets: list[_Inlet] = []
+        self._readers: list[SourceReader[object]] = []
         self._fuser = Fuser(graph, self._live, counters, lambda: self._cancelled)
 
     def stop(self) -> None:
@@ -90,6 +91,10 @@ class Task:
         """Leave off after the batch at hand."""
         self._cancelled = True
         self._doorbell.ring()
+
+    def total_counts(self) -> list[int | None]:
+        """Return how many records each source will give; empty before they are open."""
+        return [reader.total_count() for reader in tuple(self._readers)]
 
     def run(self) -> None:
         """Open, move records until the input has ended or somebody says stop, close.
@@ -134,6 +139,7 @@ class Task:
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
+        self._readers.append(reader)
         slot = self._counters.slot(live.node.id, "produced")
         size = min(_FIRST_BATCH, self._job.batch_size)
         self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], slot, size))
@@ -175,6 +181,7 @@ class Task:
         began = monotonic()
         self._counters.values[inlet.slot] += len(values)
         inlet.send(values)
+        self._fuser.drain()
         inlet.pace(monotonic() - began, self._job.batch_size)
 
     def _feed_back(self) -> None:
@@ -183,6 +190,7 @@ class Task:
         for _ in range(len(backlog)):
             deliver, values = backlog.popleft()
             deliver(values)
+            self._fuser.drain()
 
     def _wait(self) -> None:
         intervals = [inlet.reader.poll_interval for inlet in self._inlets]
@@ -217,6 +225,7 @@ class Task:
         for start in range(0, len(results), size):
             self._check_cancelled()
             self._outputs[live.node.id](results[start : start + size])
+            self._fuser.drain()
 
     def _close(self, failure: BaseException | None) -> None:
         """Close from the sources down; the first failure is raised unless there is one already."""
