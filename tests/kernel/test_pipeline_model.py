@@ -288,7 +288,7 @@ class Program:
         if len(line.records) > TOO_MANY // 70:
             n = n % 3
         f, model = FLAT_MAPS[n % len(FLAT_MAPS)]
-        if self.failing and n % 2:
+        if self.failing and n % 4 == 1:
             f = model = fails_late
         elif self.failing and not isinstance(f, type):
             f, model = strict(f), strict(model)

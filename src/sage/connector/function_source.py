@@ -114,7 +114,7 @@ class FeedReader(SourceReader[T]):
         self._limit = context.buffer_size
         self._queue: deque[T] = deque()
         self._space = Doorbell()
-        self._waiting = self._blocked = self._ended = self._closed = False
+        self._waiting = self._blocked = self._ended = self._closed = self._stopped = False
         self._fault: BaseException | None = None
         self._interrupt = _do_nothing
         self._count: int | None = None
@@ -138,7 +138,8 @@ class FeedReader(SourceReader[T]):
             Exception: what the source raised, once the records before it have been returned.
             SourceError: the source tried to end the process.
         """
-        ended = self._ended  # read before the queue, which then holds all that came before the end
+        # Read before the queue, which then holds all that came before the end.
+        ended = self._ended or self._stopped
         if self._queue:
             return self._take(max_records)
         if ended:
@@ -173,6 +174,11 @@ class FeedReader(SourceReader[T]):
     def snapshot(self) -> dict[str, Any]:
         """Return how many records the task has read."""
         return {"": self._position}
+
+    def stop(self) -> bool:
+        """Let the thread take no more than the record it may be waiting for, which is let go."""
+        self._stopped = True
+        return True
 
     def total_count(self) -> int | None:
         """Return what the source said when it was opened; `None` before."""
@@ -248,6 +254,8 @@ class FeedReader(SourceReader[T]):
         queue, limit = self._queue, self._limit
         append = queue.append
         for record in records:
+            if self._stopped:
+                return
             append(record)
             if self._waiting:
                 if self._closed:

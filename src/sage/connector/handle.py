@@ -13,6 +13,8 @@ from sage.dataflow.function.sink import Sink, SinkFunction, SinkWriter
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 0.05  # how often a writer that waits looks whether its job is being cancelled
+
 
 class Collected(SinkFunction[T], Sequence[T]):
     """What `stream.collect()` returns: a sequence of the records, once the job has run.
@@ -75,46 +77,55 @@ class Collected(SinkFunction[T], Sequence[T]):
 class ResultChannel(Sink[T], Generic[T]):
     """Carries batches from a running job to the thread that iterates over its results.
 
-    The job waits while `capacity` batches have not been taken: results do not pile up.
+    The job waits while `capacity` batches have not been taken: results do not pile up. While nobody
+    iterates, before `open` and after `close`, they are let go.
     """
 
     def __init__(self, capacity: int = 16) -> None:
         self._capacity = capacity
         self._batches: deque[list[T]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._is_open = False
 
     def create_writer(self, context: RuntimeContext, state: Any) -> SinkWriter[T]:
         """Return the writing end."""
-        return _ChannelWriter(self)
+        return _ChannelWriter(self, context)
 
-    def put(self, values: list[T]) -> None:
-        """Add a batch, waiting for room; a batch that nobody will take is let go."""
+    def open(self) -> None:
+        """Say that somebody iterates."""
+        self._is_open = True
+
+    def put(self, values: list[T], context: RuntimeContext) -> None:
+        """Add a batch, waiting for room as long as there is somebody to take it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._batches) < self._capacity)
-            if not self._closed:
+            while self._is_open and len(self._batches) >= self._capacity:
+                self._changed.wait(_LOOK_SECONDS)
+                if context.is_cancelled:
+                    return
+            if self._is_open:
                 self._batches.append(values)
                 self._changed.notify_all()
 
     def close(self) -> None:
         """Say that nothing more will be put, or taken."""
         with self._changed:
-            self._closed = True
+            self._is_open = False
             self._changed.notify_all()
 
     def take(self) -> list[T]:
         """Wait for a batch; an empty one means that there will be no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._batches))
+            self._changed.wait_for(lambda: not self._is_open or bool(self._batches))
             values = self._batches.popleft() if self._batches else []
             self._changed.notify_all()
             return values
 
 
 class _ChannelWriter(SinkWriter[T]):
-    def __init__(self, channel: ResultChannel[T]) -> None:
+    def __init__(self, channel: ResultChannel[T], context: RuntimeContext) -> None:
         self._channel = channel
+        self._context = context
 
     def write_batch(self, values: Sequence[T]) -> None:
         """Put the batch into the channel."""
-        self._channel.put(list(values))
+        self._channel.put(list(values), self._context)

@@ -24,6 +24,7 @@ class StandaloneContext:
         parallelism: How many parallel instances there are.
         buffer_size: How many records a live source may be read ahead.
         clock: Where the time comes from; a `ManualClock` lets the test decide.
+        cancelled: Whether the job is being cancelled.
 
     Example:
         >>> from sage.dataflow.function.base import BaseFunction
@@ -39,6 +40,7 @@ class StandaloneContext:
     parallelism: int = 1
     buffer_size: int = 10_000
     clock: Clock = field(default_factory=SystemClock)
+    cancelled: bool = False
 
     def __post_init__(self) -> None:
         self._tables: dict[str, dict[Any, Any]] = {}
@@ -48,6 +50,11 @@ class StandaloneContext:
     def logger(self) -> logging.Logger:
         """A logger named after the job and the operator."""
         return get_logger("job", self.job_name, self.operator_name)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the job is being cancelled; set `cancelled` to say so."""
+        return self.cancelled
 
     def now_ms(self) -> int:
         """The time of `clock`: milliseconds since the Unix epoch."""

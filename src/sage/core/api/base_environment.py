@@ -292,6 +292,10 @@ class BaseEnvironment(ABC):
     def submit_async(self) -> JobHandle:
         """Start the pipeline and return at once."""
 
+    @abstractmethod
+    def submit_detached(self) -> JobHandle:
+        """Start the pipeline as a job that ends with the process at the latest."""
+
 
 def _entries(function: Any) -> tuple[str, ...]:
     cls = function if isinstance(function, type) else type(function)

@@ -315,7 +315,7 @@ class DataStream(StreamBase, Generic[T]):
         """
         channel: ResultChannel[T] = ResultChannel()
         self.sink(channel, name="collect")
-        return _results(channel, self._host.submit_async, limit)
+        return _results(channel, self._host.submit_detached, limit)
 
     # ---- how steps are appended
 
@@ -558,6 +558,7 @@ def _results(
 ) -> Iterator[T]:
     """Start the job and yield what comes through the channel; end the job when that is enough."""
     left = limit if limit is not None else sys.maxsize
+    channel.open()
     job = submit()
     job.add_done_callback(channel.close)
     try:

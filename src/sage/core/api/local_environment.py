@@ -87,6 +87,16 @@ class LocalEnvironment(BaseEnvironment):
         job.add_done_callback(unwatch)
         return JobHandle(job)
 
+    def submit_detached(self) -> JobHandle:
+        """Start the pipeline as a job that does not keep the process alive.
+
+        If it still runs at the end of the process, it is cancelled and closed then.
+        """
+        job = self._start(keep_alive=False)
+        watch(job)
+        job.add_done_callback(unwatch)
+        return JobHandle(job)
+
     def execute(self, timeout: float | None = None, progress: bool | None = None) -> JobResult:
         """Run the pipeline and wait for its end.
 
@@ -155,7 +165,7 @@ class LocalEnvironment(BaseEnvironment):
         methods = {"wait": job.wait, "stop": job.stop, "cancel": job.cancel}
         return methods[what](timeout)
 
-    def _start(self) -> Job:
+    def _start(self, *, keep_alive: bool = True) -> Job:
         if self._job is not None and not self._job.status.is_terminal:
             raise JobStateError(
                 f"the job {self.name!r} is still {self._job.status}; wait for it, or stop it first"
@@ -167,7 +177,7 @@ class LocalEnvironment(BaseEnvironment):
         settings = self._settings
         context = JobContext(self.name, self._clock, settings.batch_size, settings.buffer_size)
         self._job = Job(plan, context, self.env_uuid)
-        self._job.start()
+        self._job.start(keep_alive=keep_alive)
         return self._job
 
     def _check_settings(self) -> None:

@@ -44,8 +44,8 @@ class Host(Protocol):
         """The transformations so far."""
         ...
 
-    def submit_async(self) -> JobHandle:
-        """Start the pipeline."""
+    def submit_detached(self) -> JobHandle:
+        """Start the pipeline as a job that ends with the process at the latest."""
         ...
 
 

@@ -39,6 +39,11 @@ class RuntimeContext(Protocol):
         """A logger named after the job and the operator."""
         ...
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the job is being cancelled: what waits for something should leave off."""
+        ...
+
     def now_ms(self) -> int:
         """The processing time: milliseconds since the Unix epoch, by the job's clock."""
         ...

@@ -102,6 +102,15 @@ class SourceReader(ABC, Generic[T]):
         tuples, dicts of them) and stays meaningful in another process; `None` is the beginning.
         """
 
+    def stop(self) -> bool:
+        """Take nothing more from outside: the job is to end here.
+
+        Returns:
+            Whether records have been taken already that `read_batch` has yet to return. If so, it is
+            called until it returns `None`; otherwise not any more.
+        """
+        return False
+
     def total_count(self) -> int | None:
         """Return how many records there will be in all, for the progress bar; `None` if unknown.
 

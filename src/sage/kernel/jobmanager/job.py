@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -107,14 +108,28 @@ class Job:
         """Whether all its sources have an end."""
         return all(source.source.bounded for source in self._sources() if source.source)
 
-    def start(self) -> None:
-        """Start the tasks, each in a thread that keeps the process alive until it is done."""
+    def start(self, *, keep_alive: bool = True) -> None:
+        """Start the tasks, each in a thread of its own.
+
+        Args:
+            keep_alive: Keep the process alive until the job is done. Otherwise the job is cancelled
+                and closed when the process ends.
+        """
         with self._lock:
             self._status = check_transition(self._status, JobStatus.RUNNING)
         self._started = self._clock.monotonic()
         for task in self._tasks:
             name = f"sage-{self.name}-{task.vertex.id + 1}"
-            threading.Thread(target=self._run, args=(task,), name=name, daemon=False).start()
+            threading.Thread(
+                target=self._run, args=(task,), name=name, daemon=not keep_alive
+            ).start()
+        if not keep_alive:
+            atexit.register(self._end_with_process)
+            self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
+
+    def _end_with_process(self) -> None:
+        self.cancel()
+        self.wait()
 
     def stop(self) -> None:
         """Let the sources end here; what has been read is processed to the end."""

@@ -35,6 +35,7 @@ class OperatorContext:
     job: JobContext
     operator_name: str
     wake: Callable[[], None]
+    asks_cancelled: Callable[[], bool]
     parallelism: int = 1
     subtask_index: int = 0
     _tables: dict[str, dict[Any, Any]] = field(default_factory=dict, repr=False)
@@ -58,6 +59,11 @@ class OperatorContext:
     def logger(self) -> logging.Logger:
         """A logger named after the job and the operator."""
         return get_logger(self.job.job_name, self.operator_name)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the job is being cancelled."""
+        return self.asks_cancelled()
 
     def now_ms(self) -> int:
         """The processing time in milliseconds since the Unix epoch."""

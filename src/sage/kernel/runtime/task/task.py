@@ -74,7 +74,7 @@ class Task:
         self._job = job
         self._counters = counters
         self._doorbell = Doorbell()
-        self._stopping = False
+        self._stopping = self._stopped = False
         self._cancelled = False
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
@@ -118,7 +118,8 @@ class Task:
     def _open(self) -> None:
         """Open from the sinks up, so that whatever a source has to give finds everything ready."""
         for node in reversed(self.vertex.nodes):
-            context = OperatorContext(self._job, self._graph.nodes[node].name, self._doorbell.ring)
+            name, ring = self._graph.nodes[node].name, self._doorbell.ring
+            context = OperatorContext(self._job, name, ring, lambda: self._cancelled)
             self._live[node] = LiveOperator(self._graph.nodes[node], context)
             self._live[node].open()
         for node, live in self._live.items():
@@ -151,11 +152,16 @@ class Task:
             self._check_cancelled()
             if backlog:
                 self._feed_back()
-            if self._stopping:
-                self._inlets.clear()
+            if self._stopping and not self._stopped:
+                self._stop_reading()
             # While a loop holds more than a batch, the sources wait: its memory stays bounded.
-            elif len(backlog) <= 1 and not self._read_all() and not backlog:
+            if len(backlog) <= 1 and not self._read_all() and not backlog:
                 self._wait()
+
+    def _stop_reading(self) -> None:
+        """Keep those readers that have records to return which they have taken already."""
+        self._stopped = True
+        self._inlets = [inlet for inlet in self._inlets if inlet.reader.stop()]
 
     def _read_all(self) -> bool:
         """Read one batch from every source; say whether any had something."""
