@@ -271,7 +271,7 @@ class Program:
                 failed.append(value)
         self.failed(name, failed)
         stream = getattr(line.stream, kind)(functions, name=name)
-        self.lines.append(Line(stream, records, line.ordered))
+        self.lines.append(Line(stream, records, line.ordered, keyed=line.keyed and key_stays))
         self.figures[name] = Figures(len(line.records), len(records), len(failed), dropped)
 
     def map(self, line, other, n):

@@ -19,6 +19,10 @@ ErrorPolicy = Literal["fail", "skip", "dead_letter"]
 
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+RestartStrategy = Literal[
+    "none", "fixed-delay", "exponential-delay", "exponential-backoff", "failure-rate"
+]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -46,10 +50,10 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     on_error: ErrorPolicy = "fail"
     engine_host: str = "127.0.0.1"
     engine_port: Port = 19001
-    checkpoint_interval: float | None = None
-    restart_strategy: str = "none"
-    max_failures: int = 3
-    failure_rate_interval: float = 60.0
+    checkpoint_interval: Seconds | None = None
+    restart_strategy: RestartStrategy = "none"
+    max_failures: AtLeastOne = 3
+    failure_rate_interval: Seconds = 60.0
     taskmanager_memory: str | None = None
     taskmanager_slots: AtLeastOne = 1
 

@@ -33,7 +33,8 @@ class OperatorError(SageError):
 
     Attributes:
         operator: The name of the operator whose function failed.
-        phase: What the operator was doing: `"record"`, `"batch"`, `"open"`, `"read"`, `"close"` ….
+        phase: What it was doing: `"open"`, `"read"`, `"record"`, `"batch"`, `"end"` (its input had
+            ended) or `"close"`.
         record: The record that was being processed; `None` outside of `phase == "record"`.
     """
 

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from sage.common.clock import Clock
+from sage.common.suggest import did_you_mean
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CONSOLE: Final = "sage-console"
@@ -24,7 +25,8 @@ def log_to_console(logger: logging.Logger, level: str) -> None:
     """
     name = str(level).upper()
     if name not in LEVELS:
-        raise ValueError(f"unknown log level {level!r}; choose one of {', '.join(LEVELS)}")
+        near = did_you_mean(name, LEVELS)
+        raise ValueError(f"unknown log level {level!r}.{near} Choose one of {', '.join(LEVELS)}.")
     handler = next((h for h in logger.handlers if h.get_name() == _CONSOLE), None)
     if handler is None:
         handler = logging.StreamHandler()

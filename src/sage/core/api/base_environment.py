@@ -272,6 +272,11 @@ class BaseEnvironment(ABC):
         return DataStream(self, (Upstream(self._pipeline.append(office, on_error="fail")),))
 
     def _read(self, source: Source[Any], options: Options, name: str) -> DataStream[Any]:
+        if options.get("on_error") is not None:
+            raise FunctionError(
+                "a source takes no on_error: what it cannot read ends the job; let it give the raw "
+                "records, and parse them in a map(..., on_error=...)"
+            )
         step = self._pipeline.append(ReadSource((), source, name), **options)
         return DataStream(self, (Upstream(step),))
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, Generic, TypeVar, Unpack, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, get_args, overload
 
 from sage.common.errors import FunctionError, GraphError
-from sage.common.suggest import shorten
+from sage.common.suggest import did_you_mean, shorten
 from sage.connector.console import PrintSink
 from sage.connector.handle import Collected, ResultChannel
 from sage.core.api.job_handle import JobHandle
@@ -168,7 +168,8 @@ class DataStream(StreamBase, Generic[T]):
 
         Args:
             function: A field name, a dotted path or an index (several make a tuple), or
-                `function(record)` that returns a hashable key. 0, "", False and None are keys.
+                `function(record)` that returns a hashable key. Keys compare as in a dict; 0, "" and
+                None are keys like any other.
             args: More fields; or the arguments of a function class.
             kw: The options of all operators; or keyword arguments of a function class.
         """
@@ -317,6 +318,16 @@ class DataStream(StreamBase, Generic[T]):
         self.sink(channel, name="collect")
         return _results(channel, self._host.submit_detached, limit)
 
+    if not TYPE_CHECKING:  # a type checker knows which methods there are
+
+        def __getattr__(self, name: str) -> Any:
+            if not name.startswith("_") and hasattr(KeyedStream, name):
+                raise AttributeError(
+                    f"{name}() is for keyed streams: say first what the key is, with "
+                    f"stream.key_by(...).{name}(...)"
+                )
+            raise AttributeError(f"a stream has no method {name!r}.{_near_method(self, name)}")
+
     # ---- how steps are appended
 
     def _beside(self, other: Any, method: str) -> Input:
@@ -350,6 +361,10 @@ class DataStream(StreamBase, Generic[T]):
 
 class KeyedStream(DataStream[T], Generic[T, K]):
     """A stream whose records have a key; records of one key keep their order and share state."""
+
+    def filter(self, function: Any, *args: Any, **kw: Any) -> KeyedStream[T, K]:
+        """Keep the records for which `function(record)` is true, with their keys."""
+        return KeyedStream(self._host, self._apply(Filter, function, args, kw)._origins)
 
     @overload
     def reduce(self, function: type[ReduceFunction[T]], *args: Any, **kw: Any) -> DataStream[T]: ...
@@ -545,6 +560,10 @@ def _named(options: Options, name: str) -> Options:
 
 def _itself(record: Any) -> Any:
     return record
+
+
+def _near_method(stream: object, name: str) -> str:
+    return did_you_mean(name, [n for n in dir(type(stream)) if not n.startswith("_")])
 
 
 def _emit(emit: Emit) -> Emit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from sage.dataflow.function.base import BaseFunction
@@ -20,7 +21,10 @@ class KeyByFunction(BaseFunction, Generic[T, K]):
 
     @abstractmethod
     def execute(self, data: T) -> K:
-        """Return the key of `data`: hashable; 0, "", False and None are keys like any other."""
+        """Return the key of `data`: hashable, and compared as in a dict, where 1, 1.0 and True are one.
+
+        0, "" and None are keys like any other.
+        """
         raise NotImplementedError
 
 
@@ -76,17 +80,24 @@ def field_getter(path: str | int) -> Callable[[Any], Any]:
     if isinstance(path, int):
         return lambda record: record[path]
     steps = path.split(".")
+    attribute = attrgetter(path)
 
     def get(record: Any) -> Any:
-        try:
-            return record[path]  # the plain case: a mapping that has the field
-        except (KeyError, TypeError, IndexError):
-            value = record
-            for step in steps:
-                value = _one_step(value, step, path)
-            return value
+        try:  # the two plain cases first: this runs for every record
+            return record[path] if isinstance(record, dict) else attribute(record)
+        except (KeyError, AttributeError):
+            return _walk(record, steps, path)
 
     return get
+
+
+def _walk(record: Any, steps: list[str], path: str) -> Any:
+    if isinstance(record, Mapping) and path in record:
+        return record[path]
+    value = record
+    for step in steps:
+        value = _one_step(value, step, path)
+    return value
 
 
 def _one_step(record: Any, step: str, path: str) -> Any:

@@ -226,7 +226,10 @@ class Job:
         with self._lock:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:
+                self.logger.exception("a callback of job %r failed", self.name)
 
     def _end_state(self) -> JobStatus:
         if self.error is not None:

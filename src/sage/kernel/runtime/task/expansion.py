@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sage.dataflow.graph.stream_graph import StreamNode
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.failure import RecordFailure
 from sage.kernel.runtime.task.segment import BATCH_LIMIT
+
+_QUICK_SECONDS = 0.001
 
 
 class TaskCancelled(BaseException):
@@ -39,50 +42,71 @@ class LiveProcessContext:
             put(value)
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What an expansion needs of its task.
+
+    Attributes:
+        counters: Where the items are counted.
+        cancelled: Not empty once the task is being cancelled.
+        flush: Passes on what is pending behind the loop.
+        monotonic: The job's clock.
+    """
+
+    counters: Counters
+    cancelled: list[bool]
+    flush: Callable[[], None]
+    monotonic: Callable[[], float]
+
+
 class Expansion:
     """Iterates over what a flat map or process function returned, if that is not a list.
 
-    It counts the items, gives failures on the way to the error policy, and looks now and then
-    whether the job was cancelled, since one record may become an endless stream.
+    It counts the items and gives failures on the way to the error policy. One record may become an
+    endless stream, slow or quick: so it looks out for cancelling, and passes on what has come of the
+    items when they take their time.
     """
 
     def __init__(
         self,
         node: StreamNode,
         fail: RecordFailure | None,
+        task: Surroundings,
         *,
         may_be_none: bool,
-        counters: Counters,
-        is_cancelled: Callable[[], bool],
     ) -> None:
         self._node = node
         self._fail = fail
+        self._task = task
         self._may_be_none = may_be_none
-        self._is_cancelled = is_cancelled
-        self._counts = counters.values
-        self._slot = counters.slot(node.id, "produced")
+        self._slot = task.counters.slot(node.id, "produced")
 
     def run(self, items: Any, record: Any) -> Iterator[Any]:
         """Yield the items."""
+        counts, cancelled = self._task.counters.values, self._task.cancelled
         produced = published = 0
+        look, step, before = 1, 1, self._task.monotonic()
         try:
             for item in self._checked(items):
-                produced += 1
                 yield item
-                if produced - published >= BATCH_LIMIT:
-                    self._publish(produced - published)
+                produced += 1
+                if cancelled:
+                    raise TaskCancelled  # noqa: TRY301 - it passes by the handler below
+                if produced >= look:
+                    counts[self._slot] += produced - published
                     published = produced
+                    # The quicker the items come, the more rarely the clock is looked at.
+                    now = self._task.monotonic()
+                    step = min(2 * step, BATCH_LIMIT) if now - before < _QUICK_SECONDS else 1
+                    if step == 1:
+                        self._task.flush()
+                    look, before = produced + step, now
         except Exception as error:
             if self._fail is None:
                 raise
             self._fail(error, record)
         finally:
-            self._counts[self._slot] += produced - published
-
-    def _publish(self, amount: int) -> None:
-        self._counts[self._slot] += amount
-        if self._is_cancelled():
-            raise TaskCancelled
+            counts[self._slot] += produced - published
 
     def _checked(self, items: Any) -> Any:
         if items is not None:

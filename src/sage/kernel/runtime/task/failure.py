@@ -13,9 +13,10 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 from types import CodeType, TracebackType
+from typing import Literal
 
 from sage import common
-from sage.common.errors import OperatorError
+from sage.common.errors import OperatorError, SageError
 from sage.common.log import RateLimit
 from sage.common.suggest import shorten
 from sage.dataflow.graph.stream_graph import StreamNode
@@ -66,14 +67,38 @@ class RecordFailure:
         return DeadLetter(record, self._node.name, error.with_traceback(None), text)
 
 
+Phase = Literal["record", "batch", "open", "read", "end", "close"]
+_DOING: dict[Phase, str] = {
+    "record": "on a record",
+    "batch": "on a batch",
+    "open": "while opening",
+    "read": "while reading",
+    "end": "at the end of its input",
+    "close": "while closing",
+}
+
+
 def operator_error(
-    error: BaseException, node: StreamNode, phase: str, record: object = None
+    error: BaseException,
+    node: StreamNode,
+    phase: Phase,
+    record: object = None,
+    *,
+    size: int | None = None,
 ) -> OperatorError:
-    """Tell `error` in the user's words: which operator, doing what, where in whose code."""
-    on = f" on record {shorten(record)}" if phase == "record" else f" in {phase}"
-    place = _place(error)
+    """Tell `error` in the user's words: which operator, doing what, where in whose code.
+
+    Args:
+        error: What was raised.
+        node: The operator.
+        phase: What it was doing.
+        record: With the phase "record": its input.
+        size: With the phase "batch": how many records it had.
+    """
+    doing = f"on record {shorten(record)}" if phase == "record" else _DOING[phase]
+    doing += f" of {size}" if size is not None else ""
     told = OperatorError(
-        f"{node.name} failed{on}: {_describe(error)}{place}",
+        f"{node.name} failed {doing}: {_describe(error)}{_place(error)}",
         operator=node.name,
         phase=phase,
         record=record,
@@ -113,6 +138,8 @@ def _is_hashable(value: object) -> bool:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, SageError):
+        return str(error)  # it is a sentence already
     return "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -22,7 +22,7 @@ from sage.dataflow.operator.loop_writer import FIRST_VALUE, Flow, LineOrigin, Lo
 from sage.dataflow.operator.record_wise import Filter, LoopHead, Process
 from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.runtime.task.counters import Counters
-from sage.kernel.runtime.task.expansion import Expansion, LiveProcessContext
+from sage.kernel.runtime.task.expansion import Expansion, LiveProcessContext, Surroundings
 from sage.kernel.runtime.task.failure import USER_ERRORS, RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment, drain
@@ -39,7 +39,8 @@ class Fuser:
         graph: The whole stream graph.
         live: The task's operators.
         counters: What the task counts.
-        is_cancelled: Asked now and then inside of long expansions.
+        cancelled: Not empty once the task is being cancelled.
+        monotonic: The job's clock.
     """
 
     def __init__(
@@ -47,12 +48,13 @@ class Fuser:
         graph: StreamGraph,
         live: dict[int, LiveOperator],
         counters: Counters,
-        is_cancelled: Callable[[], bool],
+        cancelled: list[bool],
+        monotonic: Callable[[], float],
     ) -> None:
         self.graph = graph
         self.live = live
         self.counters = counters
-        self.is_cancelled = is_cancelled
+        self.surroundings = Surroundings(counters, cancelled, self.flush, monotonic)
         self.backlog: deque[tuple[Deliver, Sequence[Any]]] = deque()
         self._ports: dict[tuple[int, int], Port] = {}
         self._segments: list[Segment] = []
@@ -81,6 +83,12 @@ class Fuser:
         while self._unconnected:
             edge = self._unconnected.pop()
             self._ports[edge.target, edge.index].deliver = self._receiver(edge)
+
+    def flush(self) -> None:
+        """Deliver all that is pending, in the midst of a loop."""
+        for port in list(self._ports.values()):
+            port.schedule()
+        self.drain()
 
     def drain(self) -> None:
         """Deliver what is ready, batch by batch: a long program is no deep recursion."""
@@ -151,7 +159,7 @@ class Fuser:
                 result = processor.process_batch(list(values))
             except USER_ERRORS as error:
                 if fail is None or not isinstance(error, Exception):
-                    raise operator_error(error, node, f"a batch of {len(values)}") from error
+                    raise operator_error(error, node, "batch", size=len(values)) from error
                 for value in values:
                     fail(error, value)
                 for port in letters:
@@ -286,13 +294,9 @@ class NodeScope:
         may_be_none = isinstance(self._node.operator, Process) or any(
             isinstance(function, (FlatMapFunction, CoFlatMapFunction)) for function in functions
         )
-        return Expansion(
-            self._node,
-            self._fuser.failure(self._live),
-            may_be_none=may_be_none,
-            counters=self._fuser.counters,
-            is_cancelled=self._fuser.is_cancelled,
-        ).run
+        fuser = self._fuser
+        fail = fuser.failure(self._live)
+        return Expansion(self._node, fail, fuser.surroundings, may_be_none=may_be_none).run
 
     def process_context(self) -> str:
         """Return the local that is bound to the operator's process context."""

@@ -75,12 +75,12 @@ class Task:
         self._counters = counters
         self._doorbell = Doorbell()
         self._stopping = self._stopped = False
-        self._cancelled = False
+        self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
         self._inlets: list[_Inlet] = []
         self._readers: list[SourceReader[object]] = []
-        self._fuser = Fuser(graph, self._live, counters, lambda: self._cancelled)
+        self._fuser = Fuser(graph, self._live, counters, self._cancelled, job.clock.monotonic)
 
     def stop(self) -> None:
         """Read no more; finish what has been read, as if the input had ended here."""
@@ -89,7 +89,7 @@ class Task:
 
     def cancel(self) -> None:
         """Leave off after the batch at hand."""
-        self._cancelled = True
+        self._cancelled.append(True)
         self._doorbell.ring()
 
     def total_counts(self) -> list[int | None]:
@@ -119,7 +119,7 @@ class Task:
         """Open from the sinks up, so that whatever a source has to give finds everything ready."""
         for node in reversed(self.vertex.nodes):
             name, ring = self._graph.nodes[node].name, self._doorbell.ring
-            context = OperatorContext(self._job, name, ring, lambda: self._cancelled)
+            context = OperatorContext(self._job, name, ring, lambda: bool(self._cancelled))
             self._live[node] = LiveOperator(self._graph.nodes[node], context)
             self._live[node].open()
         for node, live in self._live.items():
@@ -225,7 +225,7 @@ class Task:
                 return
             results = list(operator.finish(live.context.keyed_table, live.functions))
         except USER_ERRORS as error:
-            raise operator_error(error, live.node, "its final results") from error
+            raise operator_error(error, live.node, "end") from error
         self._counters.add(live.node.id, "produced", len(results))
         size = self._job.batch_size
         for start in range(0, len(results), size):
