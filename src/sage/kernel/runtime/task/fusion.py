@@ -257,12 +257,12 @@ class NodeScope:
 
     def check(self, condition: str, flow: Flow, otherwise: str, phase: str = "record") -> None:
         """Write a test; its truth is asked for where a failure is the function's own."""
-        writer, answer = self.writer, condition
+        writer, fails = self.writer, f"not ({condition})"
         origin = LineOrigin(self._node.id, flow.value, flow.key if phase == "key" else None)
         if self._node.on_error != "fail":
-            answer = writer.fresh("ok")
-            self.attempt([f"{answer} = True if {condition} else False"], flow, phase)
-        with writer.block(f"if not ({answer}):", origin):
+            fails = writer.fresh("fails")
+            self.attempt([f"{fails} = not ({condition})"], flow, phase)
+        with writer.block(f"if {fails}:", origin):
             writer.line(otherwise)
         writer.descend("else:")
 
