@@ -1,0 +1,1 @@
+"""Services: what operators call. How they are configured, found, run and reached."""
