@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: test demo bench lint format types imports docs clean
+.PHONY: test demo bench fuzz lint format docs clean
 
 test: $(STAMPS)/dev $(STAMPS)/demo lint
 	$(BIN)/python -m pytest
@@ -25,6 +25,13 @@ demo: $(STAMPS)/demo
 
 bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/message_queue.py
+
+# Kills processes at random and after every few instructions, for as long as ROUNDS say.
+ROUNDS ?= 200
+fuzz: $(STAMPS)/dev
+	PYTHONPATH=tests $(BIN)/python -m transport.kill_fuzz --rounds $(ROUNDS)
+	PYTHONPATH=tests $(BIN)/python -m transport.single_step --stride 7
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
@@ -38,7 +45,7 @@ $(STAMPS)/venv:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/package: $(STAMPS)/venv pyproject.toml
+$(STAMPS)/package: $(STAMPS)/venv pyproject.toml setup.py $(wildcard src/sage/kernel/transport/*.[ch])
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 

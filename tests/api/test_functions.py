@@ -520,7 +520,7 @@ class TestBatches:
     def test_formats(self, env, form):
         def double(batch):
             if form == "arrow":
-                import pyarrow.compute as pc  # noqa: PLC0415
+                import pyarrow.compute as pc
 
                 return pc.multiply(batch, 2)
             return [2 * x for x in batch] if form == "list" else batch * 2

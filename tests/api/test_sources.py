@@ -83,7 +83,7 @@ class TestBatches:
         assert run(env.from_source(MySourceFunction)) == list(range(10))
 
     def test_the_first_program_of_the_documents_runs_with_submit(self):
-        from sage.core.api.local_environment import LocalEnvironment as Local  # noqa: PLC0415
+        from sage.core.api.local_environment import LocalEnvironment as Local
 
         env = Local("my_local_app", config={"engine_host": "127.0.0.1", "engine_port": 19000})
         seen = []

@@ -134,3 +134,59 @@ class ServiceCycleError(ServiceError, RuntimeError):
 
 class ServiceCancelledError(ServiceError):
     """The call was cancelled before it had a result."""
+
+
+class QueueError(SageError):
+    """Base of what message queues raise, besides `queue.Full` and `queue.Empty`.
+
+    *You closed it* is not *it broke*: `QueueHandleClosedError` is a fault of the caller,
+    `QueueClosedError` the ordinary end of a queue, the others say what went wrong outside.
+    """
+
+
+class QueueClosedError(QueueError):
+    """The queue was shut down for everybody; for a consumer: and nothing is left in it."""
+
+
+class QueueHandleClosedError(QueueError):
+    """This handle was closed by its own user; the queue may live on."""
+
+
+class MessageTooLargeError(QueueError, ValueError):
+    """The message would not fit even into the empty queue."""
+
+
+class QueueNameError(QueueError, ValueError):
+    """The name is not one: it has forbidden characters, or is a path."""
+
+
+class QueueNotFoundError(QueueError, LookupError):
+    """There is no queue of that name, or not the one that was meant any more."""
+
+
+class QueueExistsError(QueueError):
+    """A queue of that name exists already."""
+
+
+class QueueInUseError(QueueError):
+    """The queue cannot be removed: some process has it open."""
+
+
+class QueueIncompatibleError(QueueError):
+    """The file was made by another version, machine or container, or is no queue."""
+
+
+class QueueCorruptedError(QueueError):
+    """The queue's memory holds what no queue can hold: somebody wrote into it."""
+
+
+class QueueStalledError(QueueError):
+    """The queue's lock has been held for long by a process that is not running."""
+
+
+class QueueUnsafeError(QueueError):
+    """The directory or file of queues belongs to, or is open to, another user."""
+
+
+class QueueUnsupportedError(QueueError, NotImplementedError):
+    """This platform lacks what the kind of queue needs."""
