@@ -11,6 +11,8 @@ from typing import Any
 from sage.common.clock import Clock, Doorbell, SystemClock
 from sage.common.log import get_logger
 from sage.dataflow.function.source import Source, SourceReader
+from sage.kernel.runtime.service.service_caller import ServiceManager
+from sage.kernel.runtime.service.service_host import ServiceHost
 
 
 @dataclass
@@ -25,6 +27,7 @@ class StandaloneContext:
         buffer_size: How many records a live source may be read ahead.
         clock: Where the time comes from; a `ManualClock` lets the test decide.
         cancelled: Whether the job is being cancelled.
+        services: The services that the function may call; `services.stop_all()` ends them.
 
     Example:
         >>> from sage.dataflow.function.base import BaseFunction
@@ -41,6 +44,7 @@ class StandaloneContext:
     buffer_size: int = 10_000
     clock: Clock = field(default_factory=SystemClock)
     cancelled: bool = False
+    services: ServiceHost = field(default_factory=ServiceHost)
 
     def __post_init__(self) -> None:
         self._tables: dict[str, dict[Any, Any]] = {}
@@ -55,6 +59,11 @@ class StandaloneContext:
     def is_cancelled(self) -> bool:
         """Whether the job is being cancelled; set `cancelled` to say so."""
         return self.cancelled
+
+    @property
+    def service_manager(self) -> ServiceManager:
+        """Calls the services that have been registered with `services`."""
+        return ServiceManager(self.services)
 
     def now_ms(self) -> int:
         """The time of `clock`: milliseconds since the Unix epoch."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sage.common.clock import Clock, SystemClock
 from sage.common.config import EnvironmentConfig, ErrorPolicy
-from sage.common.errors import FunctionError
+from sage.common.errors import ConfigError, FunctionError
 from sage.common.ids import new_uuid
 from sage.common.log import get_logger, log_to_console
 from sage.common.suggest import shorten
@@ -31,6 +31,7 @@ from sage.connector.user_function import (
 )
 from sage.core.api.datastream import DataStream
 from sage.core.api.job_handle import JobHandle
+from sage.core.api.service_registration import ServiceRegistration
 from sage.core.api.stream_base import Options, check_parallelism, part_options
 from sage.dataflow.function.source import Source
 from sage.dataflow.function.spec import function_spec
@@ -41,6 +42,10 @@ from sage.dataflow.graph.transformation import Pipeline, Upstream
 from sage.dataflow.operator.record_wise import DeadLetterOffice, LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DeadLetter
+from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.local_service_task import LocalServiceTask
+from sage.kernel.runtime.service.service_factory import ServiceFactory
+from sage.kernel.runtime.service.service_host import ServiceHost
 
 T = TypeVar("T")
 
@@ -69,6 +74,7 @@ class BaseEnvironment(ABC):
         self._settings = EnvironmentConfig.parse(self._config)
         self._clock = clock or SystemClock()
         self._pipeline = Pipeline()
+        self._services = ServiceHost()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -109,6 +115,53 @@ class BaseEnvironment(ABC):
         settings = EnvironmentConfig.parse({**self._config, **values})
         self._config.update(values)
         self._settings = settings
+
+    # ---- services
+
+    @property
+    def services(self) -> ServiceHost:
+        """The services of this environment; `ServiceManager(env)` calls them."""
+        return self._services
+
+    def register_service(
+        self, name: str, service: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> ServiceRegistration:
+        """Register a service that functions call as `self.call_service[name].method(...)`.
+
+        Services start before the job's tasks, in the order of their registration, and stop after
+        them, in reverse.
+
+        Args:
+            name: The name under which it is called.
+            service: Any class, or a function that returns the service; or a subclass of
+                `BaseServiceTask`, followed by the class of the service.
+            args: Positional arguments of `service`.
+            kwargs: Keyword arguments of `service`.
+
+        Returns:
+            The registration, whose `.options(isolation="process", replicas=2, ...)` say how it runs.
+
+        Raises:
+            ConfigError: the name or the service cannot serve, or one of that name runs already.
+        """
+        task_class: type[BaseServiceTask] = LocalServiceTask
+        if isinstance(service, type) and issubclass(service, BaseServiceTask):
+            if not args or not callable(args[0]):
+                raise ConfigError(
+                    f"service {name!r}: after the service task {service.__name__}, give the class "
+                    "of the service itself"
+                )
+            task_class, service, args = service, args[0], args[1:]
+        factory = ServiceFactory(name, service, args, kwargs)
+        return ServiceRegistration(self._services, factory, task_class)
+
+    def register_service_factory(self, factory: ServiceFactory) -> ServiceRegistration:
+        """Register a service by its factory, options included.
+
+        Raises:
+            ConfigError: a service of that name runs already.
+        """
+        return ServiceRegistration(self._services, factory)
 
     # ---- sources
 

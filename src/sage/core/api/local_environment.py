@@ -13,6 +13,7 @@ from sage.core.api.job_handle import JobHandle, Response
 from sage.core.api.progress import show_progress, wants_progress
 from sage.kernel.jobmanager.interrupt import announce_cancel, unwatch, watch
 from sage.kernel.jobmanager.job import Job, JobResult
+from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.task.operator_context import JobContext
 
 
@@ -143,6 +144,7 @@ class LocalEnvironment(BaseEnvironment):
         """Cancel the job if it still runs. Closing twice, or before a job, is no error."""
         job = self.job
         if job is None or job.status.is_terminal:
+            self.services.stop_all()
             return Response(status="success", message="closed", env_uuid=self.env_uuid)
         return job.close()
 
@@ -175,8 +177,15 @@ class LocalEnvironment(BaseEnvironment):
         for warning in plan.stream_graph.warnings:
             self.logger.warning("%s", warning)
         settings = self._settings
-        context = JobContext(self.name, self._clock, settings.batch_size, settings.buffer_size)
-        self._job = Job(plan, context, self.env_uuid)
+        context = JobContext(
+            self.name,
+            self._clock,
+            settings.batch_size,
+            settings.buffer_size,
+            ServiceManager(self),
+        )
+        self.services.start_all()
+        self._job = Job(plan, context, self.env_uuid, on_end=self.services.stop_all)
         self._job.start(keep_alive=keep_alive)
         return self._job
 

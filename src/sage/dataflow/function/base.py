@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from sage.dataflow.function.context import RuntimeContext
+from sage.dataflow.function.context import RuntimeContext, ServiceCaller
+
+
+class ServiceProxies:
+    """`proxies["name"]` gives a fresh proxy of a service; threads need not share one.
+
+    Args:
+        get_proxy: Returns the proxy of a service.
+    """
+
+    def __init__(self, get_proxy: Callable[[str], Any]) -> None:
+        self._get_proxy = get_proxy
+
+    def __getitem__(self, service_name: str) -> Any:
+        return self._get_proxy(service_name)
 
 
 class BaseFunction:
@@ -50,6 +64,32 @@ class BaseFunction:
         if self.ctx is None:
             return logging.getLogger(f"sage.function.{type(self).__name__}")
         return self.ctx.logger
+
+    @property
+    def call_service(self) -> ServiceProxies:
+        """`self.call_service["cache"].get(key)` calls a service and waits for the result.
+
+        Raises:
+            RuntimeError: there is no runtime yet: call services from `open` on.
+        """
+        return ServiceProxies(self._services().get_sync_proxy)
+
+    @property
+    def call_service_async(self) -> ServiceProxies:
+        """`self.call_service_async["cache"].get(key)` calls a service and returns a future.
+
+        Raises:
+            RuntimeError: there is no runtime yet: call services from `open` on.
+        """
+        return ServiceProxies(self._services().get_async_proxy)
+
+    def _services(self) -> ServiceCaller:
+        if self.ctx is None:
+            raise RuntimeError(
+                "Runtime context not initialized. Cannot access services: call them from open() "
+                "on, not in the constructor"
+            )
+        return self.ctx.service_manager
 
     def open(self) -> None:
         """Get ready: called once before the first record, with `self.ctx` set."""

@@ -7,6 +7,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 
+class ServiceCaller(Protocol):
+    """What calls services on behalf of a function."""
+
+    def get_sync_proxy(self, service_name: str) -> Any:
+        """Return an object whose methods are those of the service."""
+        ...
+
+    def get_async_proxy(self, service_name: str) -> Any:
+        """Return an object whose methods are those of the service and give futures."""
+        ...
+
+
 class RuntimeContext(Protocol):
     """The runtime as one operator of one subtask sees it.
 
@@ -42,6 +54,11 @@ class RuntimeContext(Protocol):
     @property
     def is_cancelled(self) -> bool:
         """Whether the job is being cancelled: what waits for something should leave off."""
+        ...
+
+    @property
+    def service_manager(self) -> ServiceCaller:
+        """Calls the services that are registered with the environment."""
         ...
 
     def now_ms(self) -> int:

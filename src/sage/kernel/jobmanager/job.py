@@ -77,11 +77,19 @@ class Job:
         graph: The plan.
         context: What all tasks share.
         env_uuid: The identity of the environment.
+        on_end: Called when all tasks have ended, before the job is done; returns what failed.
     """
 
-    def __init__(self, graph: JobGraph, context: JobContext, env_uuid: str) -> None:
+    def __init__(
+        self,
+        graph: JobGraph,
+        context: JobContext,
+        env_uuid: str,
+        on_end: Callable[[], list[Exception]] = list,
+    ) -> None:
         self.env_uuid = env_uuid
         self.graph = graph
+        self._on_end = on_end
         self._callbacks: list[Callable[[Job], object]] = []
         self.name = context.job_name
         self.logger = get_logger(self.name)
@@ -218,6 +226,12 @@ class Job:
             self._finish()
 
     def _finish(self) -> None:
+        failures = self._on_end()
+        if failures and self.error is None:
+            self.error = failures[0]
+            with self._lock:
+                if self._status is JobStatus.RUNNING:
+                    self._status = check_transition(self._status, JobStatus.FAILING)
         with self._lock:
             self._ended = self._clock.monotonic()
             self._status = check_transition(self._status, self._end_state())

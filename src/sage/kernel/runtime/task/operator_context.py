@@ -9,6 +9,7 @@ from typing import Any
 
 from sage.common.clock import Clock
 from sage.common.log import get_logger
+from sage.dataflow.function.context import ServiceCaller
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class JobContext:
         clock: Where the time comes from.
         batch_size: How many records at most travel together.
         buffer_size: How many records a live source may be read ahead.
+        service_manager: Calls the services of the environment.
     """
 
     job_name: str
     clock: Clock
     batch_size: int
     buffer_size: int
+    service_manager: ServiceCaller
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class OperatorContext:
     def is_cancelled(self) -> bool:
         """Whether the job is being cancelled."""
         return self.asks_cancelled()
+
+    @property
+    def service_manager(self) -> ServiceCaller:
+        """Calls the services of the environment."""
+        return self.job.service_manager
 
     def now_ms(self) -> int:
         """The processing time in milliseconds since the Unix epoch."""

@@ -1,0 +1,8 @@
+"""Runs a service process; see `service_process`."""
+
+import sys
+
+from sage.kernel.runtime.service.service_process import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""`BaseServiceTask`: a service and its life, with threads of this process to work on its calls."""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from sage.common.errors import ServiceUnavailableError
+from sage.common.log import get_logger
+from sage.kernel.runtime.service.service_executor import Respond, ServiceExecutor
+from sage.kernel.runtime.service.service_factory import ServiceFactory
+from sage.kernel.runtime.service.service_future import ServiceFuture
+from sage.kernel.runtime.service.service_message import (
+    ServiceRequest,
+    ServiceResponse,
+    failure,
+)
+
+
+class BaseServiceTask:
+    """A service with its life: made, started, called, stopped.
+
+    A service is any object. Where it has them, `setup` and `start` are called before the first
+    call, `stop` and `cleanup` after the last one, each once and without arguments; `health_check`
+    says whether it is well.
+
+    A subclass may override `handle_request`, or define `custom_handle_request(request)`, which
+    returns the result.
+
+    Args:
+        service_factory: Makes the service.
+        ctx: What the service finds as its `ctx`, if it has such an attribute.
+
+    Example:
+        >>> from sage.kernel.runtime.service.service_factory import ServiceFactory
+        >>> task = BaseServiceTask(ServiceFactory("cache", dict))
+        >>> task.start_service()
+        >>> task.get_service_status()["status"]
+        'running'
+        >>> task.stop_service()
+    """
+
+    custom_handle_request: Callable[[ServiceRequest], Any] | None = None
+
+    def __init__(self, service_factory: ServiceFactory, ctx: Any = None) -> None:
+        self.service_factory = service_factory
+        self.name = service_factory.name
+        self.options = service_factory.options
+        self.ctx = ctx
+        self.service: Any = None
+        self.logger = get_logger("service", self.name)
+        self._executor: ServiceExecutor | None = None
+        self._started_at: float | None = None
+        self._calls = self._failures = 0
+        self._lifecycle = threading.Lock()
+        self._requests: queue.SimpleQueue[ServiceFuture | None] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
+
+    # ---- life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the service takes calls."""
+        return self._started_at is not None
+
+    def start_service(self) -> None:
+        """Make the service and let it take calls. Starting twice is no error.
+
+        Raises:
+            Exception: the service's own, from its constructor, `setup` or `start`.
+        """
+        with self._lifecycle:
+            if self._started_at is None:
+                self._start()
+                self._started_at = time.monotonic()
+
+    def stop_service(self) -> None:
+        """Finish the calls at hand and let the service go. Stopping twice is no error.
+
+        Raises:
+            Exception: the service's own, from `stop` or `cleanup`; both have been called.
+        """
+        with self._lifecycle:
+            if self._started_at is not None:
+                self._started_at = None
+                self._stop()
+
+    def get_service_status(self) -> dict[str, Any]:
+        """Return the name, whether it runs, for how long, and how many calls it had."""
+        up = None if self._started_at is None else time.monotonic() - self._started_at
+        return {
+            "name": self.name,
+            "status": "running" if self.is_running else "stopped",
+            "isolation": self.options.isolation,
+            "uptime_seconds": up,
+            **self.get_statistics(),
+        }
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Return how many calls the service had, and how many of them failed."""
+        return {"calls": self._calls, "failures": self._failures}
+
+    def _start(self) -> None:
+        self.make_service()
+        if self.options.inline:
+            return
+        for number in range(self.options.max_concurrency):
+            name = f"sage-service-{self.name}-{number}"
+            worker = threading.Thread(target=self._work, name=name, daemon=True)
+            worker.start()
+            self._workers.append(worker)
+
+    def _stop(self) -> None:
+        for _ in self._workers:
+            self._requests.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._workers.clear()
+        self.unmake_service()
+
+    # ---- requests
+
+    def send(self, future: ServiceFuture) -> None:
+        """Take a call; `future.complete` is called with the response.
+
+        Raises:
+            ServiceUnavailableError: the service does not take calls.
+        """
+        if self._started_at is None:
+            raise ServiceUnavailableError(f"the service {self.name!r} is not running")
+        if self.options.inline:
+            self.run_request(future.request, future.complete)
+        else:
+            self._requests.put(future)
+
+    def handle_request(self, request: ServiceRequest) -> ServiceResponse:
+        """Answer a request by calling the method that it names; to be overridden."""
+        answered: queue.SimpleQueue[ServiceResponse] = queue.SimpleQueue()
+        self._running_executor().execute(request, answered.put)
+        return answered.get()
+
+    def run_request(self, request: ServiceRequest, respond: Respond) -> None:
+        """Answer a request, through `handle_request` where a subclass overrides it."""
+
+        def count(response: ServiceResponse) -> None:
+            self._calls += 1
+            self._failures += not response.success
+            respond(response)
+
+        if type(self).handle_request is BaseServiceTask.handle_request:
+            self._running_executor().execute(request, count)
+        else:
+            count(self._answer(request))
+
+    def _answer(self, request: ServiceRequest) -> ServiceResponse:
+        try:
+            response = self.handle_request(request)
+        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+            return failure(request.request_id, error, traceback.format_exc())
+        response.request_id = request.request_id
+        return response
+
+    def cancel_request(self, lane: str, number: int) -> None:
+        """Cancel a request that an `async def` method is working on."""
+        if self._executor is not None:
+            self._executor.cancel(lane, number)
+
+    def has_coroutines(self) -> bool:
+        """Say whether any of the service's methods is an `async def`."""
+        methods = (getattr(type(self.service), name, None) for name in dir(type(self.service)))
+        return any(inspect.iscoroutinefunction(method) for method in methods)
+
+    def make_service(self) -> None:
+        """Make the service object and call the hooks of its beginning."""
+        self.service = self.service_factory.create_service(self.ctx)
+        self._executor = ServiceExecutor(self.name, self.service, self.custom_handle_request)
+        for hook in ("setup", "start"):
+            self._call_hook(hook)
+
+    def unmake_service(self) -> None:
+        """Call the hooks of the end, all of them, and forget the object.
+
+        Raises:
+            Exception: the first one that a hook raised.
+        """
+        failures: list[Exception] = []
+        for hook in ("stop", "cleanup"):
+            try:
+                self._call_hook(hook)
+            except Exception as error:  # noqa: BLE001 - raised below, after the other hook has run
+                failures.append(error)
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+        self.service = None
+        if failures:
+            raise failures[0]
+
+    def _call_hook(self, name: str) -> None:
+        hook = getattr(self.service, name, None)
+        if callable(hook):
+            hook()
+
+    def _running_executor(self) -> ServiceExecutor:
+        if self._executor is None:
+            raise ServiceUnavailableError(f"the service {self.name!r} is not running")
+        return self._executor
+
+    def _work(self) -> None:
+        while (future := self._requests.get()) is not None:
+            if not future.settled():  # it may have been cancelled while it waited here
+                self.run_request(future.request, future.complete)

@@ -1,0 +1,171 @@
+"""The way from a caller to a service in another process: a queue there, and a lane back."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import random
+import threading
+import time
+from math import inf
+
+from sage.common.errors import (
+    QueueError,
+    QueueNotFoundError,
+    ServiceOverloadedError,
+    ServiceUnavailableError,
+)
+from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
+from sage.kernel.runtime.service.response_lane import Place, ResponseLane
+from sage.kernel.runtime.service.service_address import ServiceAddress, lane_name
+from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.service_message import Kind, pack_header, pack_request
+from sage.kernel.transport.sage_queue import SageQueue, remove_queue
+
+_LANE_BYTES = 8 << 20
+_numbers = itertools.count(1)
+
+
+class CallerSide:
+    """All that one process needs to call the services of an environment.
+
+    Args:
+        token: Stands for the environment.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._lane_name = lane_name(token, next(_numbers))
+        self._queue = SageQueue.create(self._lane_name, _LANE_BYTES)
+        self.lane = ResponseLane(self._queue, self._replica_changed, self._cancel)
+        self._channels: dict[int, ProcessChannel] = {}
+
+    @property
+    def lane_name(self) -> str:
+        """The name of the queue by which answers come back."""
+        return self._lane_name
+
+    def channel(self, address: ServiceAddress) -> ProcessChannel:
+        """Return the way to a service."""
+        if address.number not in self._channels:
+            self._channels[address.number] = ProcessChannel(address, self)
+        return self._channels[address.number]
+
+    def close(self) -> None:
+        """Fail what is in flight, and let all queues go."""
+        self.lane.close()
+        for channel in self._channels.values():
+            channel.close()
+        self._queue.close()
+        remove_queue(self._lane_name)
+
+    def _replica_changed(self, place: Place, up: bool) -> None:
+        channel = self._channels.get(place[0])
+        if channel is not None:
+            channel.set_up(place[1], up)
+
+    def _cancel(self, future: ServiceFuture, place: Place) -> None:
+        channel = self._channels.get(place[0])
+        if channel is not None:
+            channel.cancel(future, place[1])
+
+
+class ProcessChannel:
+    """Sends requests to the replicas of one service. Implements `Channel`."""
+
+    def __init__(self, address: ServiceAddress, side: CallerSide) -> None:
+        self.address = address
+        self.timeout = address.timeout
+        self._side = side
+        self._lane = side.lane
+        self._up = [True] * address.replicas
+        self._queues: dict[str, SageQueue] = {}
+        self._opening = threading.Lock()
+
+    @property
+    def waiter(self) -> Waiter:
+        """Brings the answers."""
+        return self._lane
+
+    def send(self, future: ServiceFuture) -> None:
+        """Send the request to the less busy of two replicas.
+
+        Raises:
+            ServiceUnavailableError: no replica is up.
+            ServiceOverloadedError: the queue of requests stays full until the deadline.
+            TypeError: an argument cannot be pickled.
+        """
+        request, address = future.request, self.address
+        replica = self._choose()
+        request.response_queue_name = self._side.lane_name
+        frame = self._packed(future)
+        self._lane.expect(future, (address.number, replica))
+        try:
+            left = None if request.deadline == inf else request.deadline - time.monotonic()
+            self._queue(address.requests(replica)).put(frame, timeout=left)
+        except queue.Full:
+            self._lane.forget(future, cancel=False)
+            raise ServiceOverloadedError(
+                f"the requests waiting for {address.name!r} fill its queue; the call was not made"
+            ) from None
+        except QueueError as error:
+            self._lane.forget(future, cancel=False)
+            raise ServiceUnavailableError(
+                f"the service {address.name!r} cannot be reached: {error}"
+            ) from error
+
+    def _packed(self, future: ServiceFuture) -> bytes:
+        request = future.request
+        try:
+            return pack_request(request)
+        except Exception as error:
+            raise TypeError(
+                f"the arguments of {request.service_name}.{request.method_name} cannot be sent to "
+                f"another process: {error}"
+            ) from error
+
+    def cancel(self, future: ServiceFuture, replica: int) -> None:
+        """Tell a replica that nobody waits for a request any more; best effort."""
+        lane = self._side.lane_name.encode()
+        frame = pack_header(Kind.CANCEL, future.request.request_id) + bytes((len(lane),)) + lane
+        try:
+            self._queue(self.address.control(replica)).put_nowait(frame)
+        except (queue.Full, QueueError):
+            return  # the service is busy being told, or gone: the answer is ignored anyway
+
+    def set_up(self, replica: int, up: bool) -> None:
+        """Take note that a replica has died, or is back."""
+        self._up[replica] = up
+
+    def close(self) -> None:
+        """Let the queues go."""
+        for handle in self._queues.values():
+            handle.close()
+
+    def _choose(self) -> int:
+        if len(self._up) == 1:
+            if not self._up[0]:
+                self._lane.poll()  # perhaps it is back
+            if not self._up[0]:
+                raise ServiceUnavailableError(f"the service {self.address.name!r} is down")
+            return 0
+        number = self.address.number
+        loads = [
+            self._lane.in_flight((number, i)) if up else UNHEALTHY for i, up in enumerate(self._up)
+        ]
+        return choose_replica(loads, random.random)
+
+    def _queue(self, name: str) -> SageQueue:
+        handle = self._queues.get(name)
+        if handle is None:
+            with self._opening:
+                handle = self._queues.get(name) or self._open(name)
+                self._queues[name] = handle
+        return handle
+
+    def _open(self, name: str) -> SageQueue:
+        try:
+            return SageQueue.open(name)
+        except QueueNotFoundError as error:
+            raise ServiceUnavailableError(
+                f"the service {self.address.name!r} is not running"
+            ) from error

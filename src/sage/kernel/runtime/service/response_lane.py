@@ -1,0 +1,232 @@
+"""How answers come back to a process: one queue for all its calls, and no thread of its own.
+
+A thread that waits for an answer reads the queue itself while nobody else does: it *leads*, and hands
+the answers of others to them on the way. A thread that comes while another leads *follows*: it sleeps
+until its answer is there or until it is its turn to lead. So a call that waits alone pays for no
+switch between threads. Only when somebody wants to be called back without waiting (`await`, a
+callback) does a listener thread take its place in the line.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sage.common.clock import Doorbell
+from sage.common.errors import QueueError, ServiceUnavailableError
+from sage.kernel.runtime.service.service_future import ServiceFuture
+from sage.kernel.runtime.service.service_message import (
+    HEADER_BYTES,
+    Header,
+    Kind,
+    ServiceResponse,
+    failure,
+    read_header,
+    read_response,
+)
+from sage.kernel.transport.queue_contract import MessageQueue
+
+Place = tuple[int, int]
+"""A replica of a service: the numbers of both."""
+
+_MOST: Final = 64
+_LONGEST_WAIT: Final = 3600.0
+
+
+class ResponseLane:
+    """The answers of one process. Implements `Waiter`.
+
+    Args:
+        messages: The queue by which they come; nobody else reads it.
+        on_change: Called with a replica and whether it is up, when that changes.
+        cancel: Tells a service that a caller has given up on a request.
+    """
+
+    def __init__(
+        self,
+        messages: MessageQueue,
+        on_change: Callable[[Place, bool], None],
+        cancel: Callable[[ServiceFuture, Place], None],
+    ) -> None:
+        self._queue = messages
+        self._on_change = on_change
+        self._cancel = cancel
+        self._pending: dict[int, tuple[ServiceFuture, Place]] = {}
+        self._leader = threading.Lock()
+        self._followers: dict[int, Doorbell] = {}
+        self._listener: threading.Thread | None = None
+        self._listening = Doorbell()
+        self._closed = False
+
+    def expect(self, future: ServiceFuture, place: Place) -> None:
+        """Take note of a call before its request is sent."""
+        self._pending[future.request.request_id] = (future, place)
+
+    def in_flight(self, place: Place) -> int:
+        """Return how many calls wait for a replica."""
+        return sum(1 for _, where in list(self._pending.values()) if where == place)
+
+    # ---- Waiter
+
+    def wait(self, future: ServiceFuture, until: float) -> None:
+        """Lead or follow until `future` is done or `until` has come."""
+        if self._leader.acquire(blocking=False):
+            try:
+                self._lead(future, until)
+            finally:
+                self._leader.release()
+                if self._followers or self._listener is not None:
+                    self._promote()
+        if not future.settled():
+            self._follow(future, until)
+
+    def _follow(self, future: ServiceFuture, until: float) -> None:
+        """Sleep until the answer is there, or until it is this thread's turn to lead."""
+        bell, number = future.bell(), future.request.request_id
+        try:
+            while not future.settled() and (left := until - time.monotonic()) > 0:
+                # Hung up before the lead is tried: whoever gives it up rings, or this finds it free.
+                self._followers[number] = bell
+                if self._leader.acquire(blocking=False):
+                    self._followers.pop(number, None)
+                    try:
+                        self._lead(future, until)
+                    finally:
+                        self._leader.release()
+                else:
+                    bell.wait(min(left, _LONGEST_WAIT))
+        finally:
+            self._followers.pop(number, None)
+            self._promote()
+
+    def poll(self) -> None:
+        """Take in what has come, unless somebody does that already."""
+        if self._leader.acquire(blocking=False):
+            try:
+                self._take(block=False, timeout=None)
+            finally:
+                self._leader.release()
+                self._promote()
+
+    def listen(self) -> None:
+        """Start the listener, if it does not run."""
+        if self._listener is None and not self._closed:
+            self._listener = threading.Thread(
+                target=self._listen, name="sage-service-answers", daemon=True
+            )
+            self._listener.start()
+        self._listening.ring()
+
+    def forget(self, future: ServiceFuture, *, cancel: bool) -> None:
+        """Drop a call: its answer, should it come, is ignored."""
+        entry = self._pending.pop(future.request.request_id, None)
+        if entry is not None and cancel:
+            self._cancel(future, entry[1])
+
+    # ---- reading
+
+    def _lead(self, future: ServiceFuture, until: float) -> None:
+        while not future.settled():
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._take(block=True, timeout=min(left, _LONGEST_WAIT))
+
+    def _take(self, *, block: bool, timeout: float | None) -> None:
+        """Read what is there and hand it out."""
+        try:
+            frames = self._queue.get_many(_MOST, block, timeout)
+        except queue.Empty:
+            return
+        except QueueError as error:
+            self._fail_all(error)
+            return
+        for frame in frames:
+            self._dispatch(frame)
+
+    def _dispatch(self, frame: bytes) -> None:
+        header = read_header(frame)
+        if header.kind in (Kind.DOWN, Kind.UP):
+            self._replica_changed(header)
+            return
+        entry = self._pending.pop(header.number, None)
+        if entry is None:
+            return  # the caller has given up
+        future = entry[0]
+        if header.kind == Kind.STALE:
+            future.complete(failure(header.number, _died(future, "was restarted")))
+            return
+        future.complete(_decoded(header, frame))
+
+    def _replica_changed(self, header: Header) -> None:
+        place = (header.service, header.replica)
+        self._on_change(place, header.kind == Kind.UP)
+        if header.kind == Kind.UP:
+            return
+        for number, (future, where) in list(self._pending.items()):
+            if where == place and self._pending.pop(number, None) is not None:
+                future.complete(failure(number, _died(future, "died while it had the call")))
+
+    def _promote(self) -> None:
+        """Let one of those who wait read the queue, if nobody does."""
+        if not self._leader.locked() and not self._ring_follower():
+            self._listening.ring()
+
+    def _ring_follower(self) -> bool:
+        for bell in list(self._followers.values()):
+            bell.ring()
+            return True
+        return False
+
+    def _listen(self) -> None:
+        """Read the queue whenever nobody else does and there are calls in flight."""
+        while not self._closed:
+            if not self._pending:
+                self._listening.wait()
+            elif self._leader.acquire(blocking=False):
+                try:
+                    # Short, so that a thread that waits for its own answer soon reads it itself.
+                    self._take(block=True, timeout=0.1)
+                finally:
+                    self._leader.release()
+                    self._ring_follower()
+                self._expire()
+            else:
+                self._listening.wait(0.1)
+
+    def _expire(self) -> None:
+        """End the calls whose deadline has passed, for those who want to be called back."""
+        now = time.monotonic()
+        for future, _ in list(self._pending.values()):
+            if future.request.deadline <= now:
+                future.done()
+
+    def _fail_all(self, error: Exception) -> None:
+        for number, (future, _) in list(self._pending.items()):
+            if self._pending.pop(number, None) is not None:
+                gone = ServiceUnavailableError(f"the way back from the services is gone: {error}")
+                future.complete(failure(number, gone))
+
+    def close(self) -> None:
+        """Fail the calls that are in flight and stop listening."""
+        self._closed = True
+        self._queue.shutdown()
+        self._listening.ring()
+        if self._listener is not None:
+            self._listener.join()
+        self._fail_all(RuntimeError("closed"))
+
+
+def _decoded(header: Header, frame: bytes) -> ServiceResponse:
+    try:
+        return read_response(header.kind, header.number, memoryview(frame)[HEADER_BYTES:])
+    except Exception as error:  # noqa: BLE001 - told to the caller
+        told = f"the result cannot be read back: {type(error).__name__}: {error}"
+        return failure(header.number, TypeError(told))
+
+
+def _died(future: ServiceFuture, what: str) -> ServiceUnavailableError:
+    return ServiceUnavailableError(f"the service {future.request.service_name!r} {what}")

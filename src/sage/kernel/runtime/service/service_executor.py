@@ -1,0 +1,191 @@
+"""Calls the methods of a live service, one request at a time.
+
+Everything that depends on *what* a method is (plain, `async def`, a generator) is here; *where* it
+runs is the business of the service tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from sage.common.errors import ServiceMethodError, ServiceTimeoutError
+from sage.common.suggest import did_you_mean
+from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse, failure
+
+Respond = Callable[[ServiceResponse], object]
+
+CURRENT_REQUEST: ContextVar[ServiceRequest | None] = ContextVar("sage_request", default=None)
+"""The request whose method this thread is running: nested calls inherit its deadline."""
+
+STREAM_NEXT = "__stream_next__"
+STREAM_CLOSE = "__stream_close__"
+_STREAM_CHUNK = 64
+_STREAM_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class StreamToken:
+    """Stands for the generator that a method returned; its items are fetched by further calls."""
+
+    number: int
+
+
+class ServiceExecutor:
+    """Runs requests on a service object. All methods may be called from any thread.
+
+    Args:
+        name: The name of the service.
+        service: The live object.
+        custom: Called with each request instead of the method that it names.
+    """
+
+    def __init__(
+        self, name: str, service: Any, custom: Callable[[ServiceRequest], Any] | None = None
+    ) -> None:
+        self.name = name
+        self.service = service
+        self._custom = custom
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._streams: dict[int, Iterator[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._running: dict[tuple[str, int], asyncio.Future[Any]] = {}
+
+    def execute(self, request: ServiceRequest, respond: Respond) -> None:
+        """Run a request and hand the response to `respond`.
+
+        A plain method has responded when this returns; an `async def` responds later, from the
+        event loop's thread.
+        """
+        if time.monotonic() >= request.deadline:
+            respond(
+                failure(request.request_id, ServiceTimeoutError("past its deadline on arrival"))
+            )
+            return
+        token = CURRENT_REQUEST.set(request)
+        try:
+            result = self._call(request)
+            if inspect.iscoroutine(result):
+                self._run_coroutine(request, result, respond)
+                return
+            response = ServiceResponse(True, self._outgoing(result), None, request.request_id)
+        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+            response = self._failure(request, error)
+        finally:
+            CURRENT_REQUEST.reset(token)
+        respond(response)
+
+    def cancel(self, lane: str, number: int) -> None:
+        """Cancel an `async def` that is running for a request."""
+        running = self._running.get((lane, number))
+        if running is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(running.cancel)
+
+    def close(self) -> None:
+        """Stop the event loop and close what generators are left."""
+        for number in list(self._streams):
+            self._close_stream(number)
+        if self._loop is not None and self._loop_thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join()
+            self._loop.close()
+            self._loop = None
+
+    def _call(self, request: ServiceRequest) -> Any:
+        if self._custom is not None and not request.method_name.startswith("__stream_"):
+            return self._custom(request)
+        return self._method(request.method_name)(*request.args, **request.kwargs)
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        if name == STREAM_NEXT:
+            return self._next_items
+        if name == STREAM_CLOSE:
+            return self._close_stream
+        method = None if name.startswith("_") else getattr(self.service, name, None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+        if name == "health_check":
+            return lambda: True  # it answers, which is all that can be said
+        public = [n for n in dir(self.service) if not n.startswith("_")]
+        kind = type(self.service).__name__
+        raise ServiceMethodError(
+            f"the service {self.name!r} ({kind}) has no method {name!r}.{did_you_mean(name, public)}"
+        )
+
+    def _failure(self, request: ServiceRequest, error: BaseException) -> ServiceResponse:
+        # The first frame is `execute`; the user's own come after it.
+        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        text = "".join(traceback.format_exception(type(error), error, trace))
+        return failure(request.request_id, error, text)
+
+    # ---- async def
+
+    def _run_coroutine(self, request: ServiceRequest, coroutine: Any, respond: Respond) -> None:
+        async def run() -> None:
+            key = (request.response_queue_name, request.request_id)
+            self._running[key] = task = asyncio.ensure_future(coroutine)
+            try:
+                left = request.deadline - time.monotonic()
+                result = await asyncio.wait_for(task, None if left > 1e9 else left)
+                response = ServiceResponse(True, self._outgoing(result), None, request.request_id)
+            except BaseException as error:  # noqa: BLE001 - also a cancelled task must respond
+                response = self._failure(request, error)
+            finally:
+                del self._running[key]
+            respond(response)
+
+        asyncio.run_coroutine_threadsafe(run(), self._event_loop())
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                name = f"sage-service-{self.name}-loop"
+                self._loop_thread = threading.Thread(
+                    target=self._loop.run_forever, name=name, daemon=True
+                )
+                self._loop_thread.start()
+            return self._loop
+
+    # ---- generators
+
+    def _outgoing(self, result: Any) -> Any:
+        if not inspect.isgenerator(result):
+            return result
+        number = next(self._numbers)
+        self._streams[number] = result
+        return StreamToken(number)
+
+    def _next_items(self, number: int) -> tuple[list[Any], bool]:
+        """Return the next items of a stream and whether it has ended.
+
+        What a quick generator has is fetched in chunks; a slow one gives its items one by one.
+        """
+        stream = self._streams[number]
+        items: list[Any] = []
+        until = time.monotonic() + _STREAM_SECONDS
+        try:
+            for item in stream:
+                items.append(item)
+                if len(items) >= _STREAM_CHUNK or time.monotonic() >= until:
+                    return items, False
+        except BaseException:
+            del self._streams[number]
+            raise
+        del self._streams[number]
+        return items, True
+
+    def _close_stream(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.close()  # type: ignore[attr-defined]

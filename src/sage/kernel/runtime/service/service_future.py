@@ -1,0 +1,191 @@
+"""A call in flight."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from math import inf
+from typing import Any, Protocol
+
+from sage.common.clock import Doorbell
+from sage.common.errors import ServiceCancelledError, ServiceTimeoutError
+from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse, error_of
+
+
+class Waiter(Protocol):
+    """Brings answers: what a future turns to when somebody waits for it."""
+
+    def wait(self, future: ServiceFuture, until: float) -> None:
+        """Return when `future` is done, or `until` has come on the monotonic clock."""
+        ...
+
+    def poll(self) -> None:
+        """Take in the answers that have come, without waiting."""
+        ...
+
+    def listen(self) -> None:
+        """See to it that answers are taken in even while nobody waits."""
+        ...
+
+    def forget(self, future: ServiceFuture, *, cancel: bool) -> None:
+        """Give up on an answer; with `cancel`, tell the service."""
+        ...
+
+
+class ServiceFuture:
+    """The result of a call that may not be there yet.
+
+    All methods may be called from any thread. `await future` works in an event loop.
+    """
+
+    __slots__ = ("_bell", "_callbacks", "_response", "_right", "_waiter", "request", "started")
+
+    def __init__(self, request: ServiceRequest, waiter: Waiter) -> None:
+        self.request = request
+        self.started = time.monotonic()
+        self._waiter = waiter
+        self._response: ServiceResponse | None = None
+        self._right = [True]  # to set the response; whoever pops it first has it
+        self._bell: Doorbell | None = None
+        self._callbacks: list[Callable[[ServiceFuture], object]] | None = None
+
+    def settled(self) -> bool:
+        """Whether the result is there, without looking whether it has come meanwhile."""
+        return self._response is not None
+
+    def done(self) -> bool:
+        """Say whether the call has ended, be it with an error; takes in answers that have come."""
+        if not self.settled():
+            self._waiter.poll()
+            if not self.settled() and time.monotonic() >= self.request.deadline:
+                self._give_up()
+        return self.settled()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result, until the call's deadline or for at most `timeout` seconds.
+
+        Raises:
+            ServiceCallError: the method raised.
+            ServiceTimeoutError: there is no answer yet. After the call's own deadline it is final;
+                after `timeout` alone the call goes on, and one may ask again.
+            ServiceUnavailableError: the service died, or cannot be reached.
+            ServiceCancelledError: the call was cancelled.
+        """
+        response = self._response or self._wait(timeout)
+        if response.success:
+            return response.result
+        raise self._error(response)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait as `result` does, and return the error instead of raising it; None if there is none.
+
+        Raises:
+            ServiceTimeoutError: there is no answer within `timeout` seconds.
+        """
+        response = self._response or self._wait(timeout)
+        return None if response.success else self._error(response)
+
+    def cancel(self) -> bool:
+        """Give the call up, and tell the service; False if it has ended already.
+
+        A method that runs already is interrupted only if it is an `async def`.
+        """
+        if self._response is not None:
+            return False
+        self._waiter.forget(self, cancel=True)
+        name = f"{self.request.service_name}.{self.request.method_name}"
+        error = ServiceCancelledError(f"the call of {name} was cancelled")
+        self.complete(ServiceResponse(False, error=str(error), cause=error))
+        return True
+
+    def cancelled(self) -> bool:
+        """Say whether the call was cancelled."""
+        return self._response is not None and isinstance(
+            self._response.cause, ServiceCancelledError
+        )
+
+    def add_done_callback(self, callback: Callable[[ServiceFuture], object]) -> None:
+        """Let `callback(future)` be called when the call has ended; at once if it has."""
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(callback)
+        if self._response is None:
+            self._waiter.listen()
+        if self._response is not None:
+            self._run_callbacks()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # only for those who await  # noqa: PLC0415
+
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[None] = loop.create_future()
+
+        def end_waiting() -> None:
+            if not waiting.done():
+                waiting.set_result(None)
+
+        def wake(_: ServiceFuture) -> None:
+            loop.call_soon_threadsafe(end_waiting)
+
+        self.add_done_callback(wake)
+        left = self.request.deadline - time.monotonic()
+        try:
+            yield from asyncio.wait_for(
+                waiting, None if left == inf else max(0.0, left)
+            ).__await__()
+        except TimeoutError:
+            self._give_up()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return self.result(0)
+
+    # ---- for those who bring the answer
+
+    def complete(self, response: ServiceResponse) -> bool:
+        """Set the result and wake whoever waits; False if there was one already."""
+        try:
+            self._right.pop()
+        except IndexError:
+            return False
+        self._response = response
+        # The answer is set before the bell is looked for; who waits hangs the bell before looking
+        # for the answer. One of the two sees the other.
+        if self._bell is not None:
+            self._bell.ring()
+        self._run_callbacks()
+        return True
+
+    def bell(self) -> Doorbell:
+        """Return what rings when the result is there, or when it is this thread's turn to read."""
+        if self._bell is None:
+            self._bell = Doorbell()
+        return self._bell
+
+    def _wait(self, timeout: float | None) -> ServiceResponse:
+        now = time.monotonic()
+        own = inf if timeout is None else now + timeout
+        until = min(own, self.request.deadline)
+        self._waiter.wait(self, until)
+        if self._response is None and until == self.request.deadline:
+            self._give_up()
+        if self._response is None:
+            raise self._too_late(timeout)
+        return self._response
+
+    def _give_up(self) -> None:
+        """The deadline has passed: whatever comes later is ignored."""
+        self._waiter.forget(self, cancel=True)
+        error = self._too_late(self.request.deadline - self.started)
+        self.complete(ServiceResponse(False, error=str(error), cause=error))
+
+    def _too_late(self, seconds: float | None) -> ServiceTimeoutError:
+        name = f"{self.request.service_name}.{self.request.method_name}"
+        return ServiceTimeoutError(f"{name} did not answer within {seconds:.3g} s")
+
+    def _error(self, response: ServiceResponse) -> BaseException:
+        return error_of(response, self.request.service_name, self.request.method_name)
+
+    def _run_callbacks(self) -> None:
+        while self._callbacks:
+            self._callbacks.pop(0)(self)

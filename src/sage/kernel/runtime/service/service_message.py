@@ -1,0 +1,265 @@
+"""Requests and responses, and how they are written into a queue.
+
+A frame is a fixed header and a pickled body. What must be known before anything is decoded is in the
+header: a request that is past its deadline is dropped without unpickling it, and an answer finds its
+caller by its number.
+
+Only processes of one user exchange frames, through queues that nobody else can open: unpickling them
+is as safe as importing the user's own code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import inf
+from typing import Any, Final, NamedTuple
+
+from sage.common.errors import (
+    ServiceCallError,
+    ServiceCancelledError,
+    ServiceCycleError,
+    ServiceError,
+    ServiceMethodError,
+    ServiceOverloadedError,
+    ServiceTimeoutError,
+    ServiceUnavailableError,
+)
+
+
+@dataclass(slots=True)
+class ServiceRequest:
+    """A call on its way to a service.
+
+    Attributes:
+        request_id: Unique among the calls of one process.
+        service_name: The name of the service.
+        method_name: The method to call.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments, untouched by the call path.
+        response_queue_name: Where the answer goes; empty within a process.
+        deadline: When the caller stops waiting, on the machine's monotonic clock; infinite if never.
+        attempt: 1 at first, then one more at each retry.
+        trace_context: What a tracer needs to join both sides of the call.
+        caller_chain: The services that are waiting for this call, outermost first.
+    """
+
+    request_id: int
+    service_name: str
+    method_name: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    response_queue_name: str = ""
+    deadline: float = inf
+    attempt: int = 1
+    trace_context: dict[str, str] | None = None
+    caller_chain: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class ServiceResponse:
+    """What a call came to.
+
+    Attributes:
+        success: Whether the method returned.
+        result: What it returned.
+        error: What the error says; None on success.
+        request_id: That of the request.
+        error_type: The name of the exception's type, with its module.
+        error_traceback: The traceback in the service, formatted.
+        cause: The exception itself, if it can be carried over.
+    """
+
+    success: bool
+    result: Any = None
+    error: str | None = None
+    request_id: int = 0
+    error_type: str | None = None
+    error_traceback: str | None = None
+    cause: BaseException | None = None
+
+
+class Kind(IntEnum):
+    """What a frame is.
+
+    `REQUEST` and `CANCEL` go to a service, the others come back from it: `STALE` answers a request
+    that a service has not executed and never will; `DOWN` and `UP` tell all callers that a replica
+    has died and that it is back.
+    """
+
+    REQUEST = 1
+    CANCEL = 2
+    RESULT = 3
+    FAILURE = 4
+    STALE = 5
+    DOWN = 6
+    UP = 7
+
+
+class Header(NamedTuple):
+    """The head of a frame.
+
+    Attributes:
+        kind: What the frame is.
+        replica: Which replica of the service the frame tells of.
+        service: The number of the service it tells of.
+        number: The request's number.
+        deadline: The request's deadline.
+    """
+
+    kind: int
+    replica: int
+    service: int
+    number: int
+    deadline: float
+
+
+_HEADER: Final = struct.Struct("<BxHIQd")
+HEADER_BYTES: Final = _HEADER.size
+
+
+def pack_header(
+    kind: Kind, number: int = 0, *, service: int = 0, replica: int = 0, deadline: float = inf
+) -> bytes:
+    """Write the head of a frame."""
+    return _HEADER.pack(kind, replica, service, number, deadline)
+
+
+def read_header(frame: bytes) -> Header:
+    """Read the head of a frame."""
+    return Header._make(_HEADER.unpack_from(frame))
+
+
+def pack_request(request: ServiceRequest) -> bytes:
+    """Write a request: header, the name of the lane, the rest pickled.
+
+    The lane is not pickled, so that a request whose arguments cannot be read is answered too.
+
+    Raises:
+        Exception: an argument cannot be pickled.
+    """
+    body = (
+        request.service_name,
+        request.method_name,
+        request.args,
+        request.kwargs,
+        request.attempt,
+        request.trace_context,
+        request.caller_chain,
+    )
+    lane = request.response_queue_name.encode()
+    head = _HEADER.pack(Kind.REQUEST, 0, 0, request.request_id, request.deadline)
+    return b"".join((head, bytes((len(lane),)), lane, pickle.dumps(body, 5)))
+
+
+def read_lane(frame: bytes) -> str:
+    """Read where the answer to a request goes."""
+    length = frame[HEADER_BYTES]
+    return frame[HEADER_BYTES + 1 : HEADER_BYTES + 1 + length].decode()
+
+
+def read_request(header: Header, frame: bytes) -> ServiceRequest:
+    """Read a request.
+
+    Raises:
+        Exception: an argument cannot be unpickled.
+    """
+    body = memoryview(frame)[HEADER_BYTES + 1 + frame[HEADER_BYTES] :]
+    name, method, args, kwargs, attempt, trace, chain = pickle.loads(body)  # noqa: S301 - our own user's
+    return ServiceRequest(
+        header.number,
+        name,
+        method,
+        args,
+        kwargs,
+        read_lane(frame),
+        header.deadline,
+        attempt,
+        trace,
+        chain,
+    )
+
+
+def pack_response(response: ServiceResponse) -> bytes:
+    """Write a response; a result that cannot be pickled becomes a failure that says so."""
+    if response.success:
+        try:
+            body = pickle.dumps(response.result, 5)
+        except Exception as error:  # noqa: BLE001 - told to the caller
+            told = f"the result cannot be sent back: {error}"
+            return pack_response(failure(response.request_id, TypeError(told)))
+        return _HEADER.pack(Kind.RESULT, 0, 0, response.request_id, inf) + body
+    told_parts = (response.error_type, response.error, response.error_traceback)
+    body = pickle.dumps((*told_parts, _carried(response.cause)), 5)
+    return _HEADER.pack(Kind.FAILURE, 0, 0, response.request_id, inf) + body
+
+
+def read_response(kind: int, number: int, body: memoryview | bytes) -> ServiceResponse:
+    """Read a response from its body."""
+    if kind == Kind.RESULT:
+        return ServiceResponse(True, pickle.loads(body), request_id=number)  # noqa: S301 - our own user's
+    error_type, error, trace, carried = pickle.loads(body)  # noqa: S301 - our own user's
+    return ServiceResponse(False, None, error, number, error_type, trace, _restored(carried))
+
+
+def _carried(cause: BaseException | None) -> bytes | None:
+    """Return the exception pickled, if it also comes out again on the other side."""
+    if cause is None:
+        return None
+    try:
+        pickled = pickle.dumps(cause, 5)
+        pickle.loads(pickled)  # noqa: S301 - made just now
+    except Exception:  # noqa: BLE001 - many exceptions cannot; their type and text go all the same
+        return None
+    return pickled
+
+
+def _restored(carried: bytes | None) -> BaseException | None:
+    if carried is None:
+        return None
+    try:
+        cause = pickle.loads(carried)  # noqa: S301 - our own user's
+    except Exception:  # noqa: BLE001 - its class is not to be had here; type and text are known
+        return None
+    return cause if isinstance(cause, BaseException) else None
+
+
+def failure(number: int, error: BaseException, trace: str = "") -> ServiceResponse:
+    """Return the response that tells of `error`."""
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return ServiceResponse(False, None, str(error), number, name, trace, error)
+
+
+PASSED_ON: Final = (
+    ServiceCancelledError,
+    ServiceCycleError,
+    ServiceMethodError,
+    ServiceOverloadedError,
+    ServiceTimeoutError,
+    ServiceUnavailableError,
+)
+"""Errors of the call path itself: they reach the caller as they are."""
+
+
+def error_of(response: ServiceResponse, service: str, method: str) -> ServiceError:
+    """Return the exception that a failed response means for its caller."""
+    if isinstance(response.cause, PASSED_ON):
+        return response.cause
+    told = ServiceCallError(
+        service,
+        method,
+        response.error_type or "Exception",
+        response.error or "",
+        response.error_traceback or "",
+    )
+    told.__cause__ = response.cause
+    if response.error_traceback:
+        told.add_note(f"In the service:\n{response.error_traceback}")
+    return told

@@ -1,0 +1,257 @@
+"""The program that runs in a service's own process: `python -m sage.kernel.runtime.service`.
+
+It is told what to run through standard input, says through standard output when it is ready, and
+ends when standard input ends: also when the process that started it is killed. What the service
+prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from sage.common.errors import QueueClosedError, QueueError, QueueNotFoundError
+from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.remote_services import RemoteServices
+from sage.kernel.runtime.service.service_address import ServiceAddress
+from sage.kernel.runtime.service.service_context import ServiceContext
+from sage.kernel.runtime.service.service_factory import ServiceFactory
+from sage.kernel.runtime.service.service_message import (
+    Kind,
+    ServiceResponse,
+    failure,
+    pack_header,
+    pack_response,
+    read_header,
+    read_lane,
+    read_request,
+)
+from sage.kernel.transport import queue_files
+from sage.kernel.transport.sage_queue import SageQueue
+
+READY = b"R"
+FAILED = b"F"
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class ProcessOrder:
+    """What a service process is to run; it travels pickled.
+
+    Attributes:
+        factory: Makes the service.
+        task_class: The class of service task that answers its requests.
+        address: Where it takes requests.
+        replica: Which replica it is.
+        others: The other services it may call.
+    """
+
+    factory: ServiceFactory
+    task_class: type[BaseServiceTask]
+    address: ServiceAddress
+    replica: int
+    others: tuple[ServiceAddress, ...]
+
+
+class _NoSlots:
+    """Bounds nothing: a thread that works on a request takes no other."""
+
+    def acquire(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def wait_free(self) -> None:
+        """Do nothing."""
+
+
+class _Slots(_NoSlots):
+    """Bounds how many requests are worked on at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = threading.Semaphore(count)
+
+    def acquire(self) -> None:
+        """Wait for a free slot and take it."""
+        self._free.acquire()
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self._free.release()
+
+    def wait_free(self) -> None:
+        """Wait until all slots have been given back."""
+        for _ in range(self._count):
+            self._free.acquire()
+
+
+class ServiceWorker:
+    """Reads the requests of one replica and answers them.
+
+    Args:
+        task: The service.
+        address: Where it takes requests.
+        replica: Which replica it is.
+    """
+
+    def __init__(self, task: BaseServiceTask, address: ServiceAddress, replica: int) -> None:
+        self._task = task
+        self._requests = SageQueue.open(address.requests(replica))
+        self._control = SageQueue.open(address.control(replica))
+        self._lanes: dict[str, SageQueue] = {}
+        self._lanes_lock = threading.Lock()
+        self._cancelled: dict[tuple[str, int], None] = {}
+        # Only `async def` methods leave their thread before they have answered.
+        self._slots = _Slots(task.options.max_concurrency) if task.has_coroutines() else _NoSlots()
+        self._threads: list[threading.Thread] = []
+
+    def refuse_leftovers(self) -> None:
+        """Answer what was sent to an earlier life of this replica, which will never be executed."""
+        while True:
+            try:
+                frame = self._requests.get_nowait()
+            except queue.Empty:
+                return
+            self._send(read_lane(frame), pack_header(Kind.STALE, read_header(frame).number))
+
+    def start(self) -> None:
+        """Let threads work on requests."""
+        for number in range(self._task.options.max_concurrency):
+            self._start(self._work, f"sage-service-{self._task.name}-{number}")
+        self._start(self._listen, f"sage-service-{self._task.name}-control")
+
+    def stop(self) -> None:
+        """Take no more requests, finish those that have come, and let the queues go."""
+        self._requests.shutdown()
+        self._control.shutdown()
+        for thread in self._threads:
+            thread.join()
+        self._slots.wait_free()  # until the last `async def` has answered
+        for handle in (self._requests, self._control, *self._lanes.values()):
+            handle.close()
+
+    def _start(self, work: Any, name: str) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _work(self) -> None:
+        while True:
+            self._slots.acquire()
+            try:
+                frame = self._requests.get()
+            except QueueClosedError:
+                self._slots.release()
+                return
+            self._handle(frame)
+
+    def _handle(self, frame: bytes) -> None:
+        header, lane = read_header(frame), read_lane(frame)
+        # Nobody waits any more: it is not even unpickled.
+        given_up = self._cancelled and (lane, header.number) in self._cancelled
+        if given_up or header.deadline <= time.monotonic():
+            self._cancelled.pop((lane, header.number), None)
+            self._slots.release()
+            return
+
+        def respond(response: ServiceResponse) -> None:
+            self._slots.release()
+            self._send(lane, pack_response(response))
+
+        try:
+            request = read_request(header, frame)
+        except Exception as error:  # noqa: BLE001 - told to the caller
+            told = TypeError(f"the arguments cannot be read: {type(error).__name__}: {error}")
+            respond(failure(header.number, told))
+            return
+        self._task.run_request(request, respond)
+
+    def _listen(self) -> None:
+        """Take note of the requests that callers give up on."""
+        while True:
+            try:
+                frame = self._control.get()
+            except QueueClosedError:
+                return
+            lane, number = read_lane(frame), read_header(frame).number
+            self._task.cancel_request(lane, number)
+            self._cancelled[lane, number] = None
+            while len(self._cancelled) > 10_000:  # most of them were answered long ago
+                self._cancelled.pop(next(iter(self._cancelled)), None)
+
+    def _send(self, name: str, frame: bytes) -> None:
+        """Put an answer into a lane, waiting for room as long as its reader lives."""
+        try:
+            lane = self._lanes.get(name) or self._open_lane(name)
+            while True:
+                try:
+                    lane.put(frame, timeout=_LOOK_SECONDS)
+                except queue.Full:
+                    if set(queue_files.peers(name)) <= {os.getpid()}:
+                        raise QueueNotFoundError(f"nobody reads {name}") from None
+                else:
+                    return
+        except QueueError:
+            with self._lanes_lock:  # the caller is gone, and with it whoever would miss the answer
+                gone = self._lanes.pop(name, None)
+            if gone is not None:
+                gone.close()
+
+    def _open_lane(self, name: str) -> SageQueue:
+        with self._lanes_lock:
+            if name not in self._lanes:
+                self._lanes[name] = SageQueue.open(name)
+            return self._lanes[name]
+
+
+def run(order: ProcessOrder, say: Any) -> None:
+    """Run a service until standard input ends."""
+    services = RemoteServices(order.address.token, order.others)
+    context = ServiceContext(order.factory.name, services)
+    task = order.task_class(order.factory, context)
+    task.make_service()
+    try:
+        worker = ServiceWorker(task, order.address, order.replica)
+        worker.refuse_leftovers()
+        worker.start()
+        say(READY)
+        sys.stdin.buffer.read()
+        worker.stop()
+    finally:
+        task.unmake_service()
+        services.close()
+
+
+def main() -> int:
+    """Read the order, run it, and tell of failures before the service was ready."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    said = []
+
+    def say(what: bytes, text: bytes = b"") -> None:
+        said.append(what)
+        answers.write(what + len(text).to_bytes(4, "big") + text)
+
+    try:
+        length = int.from_bytes(sys.stdin.buffer.read(8), "big")
+        path, order = pickle.loads(sys.stdin.buffer.read(length))  # noqa: S301 - from our own parent
+        sys.path[:] = path
+        run(cloudpickle.loads(order), say)
+    except BaseException as error:
+        if said:
+            raise
+        import traceback  # noqa: PLC0415
+
+        say(FAILED, "".join(traceback.format_exception(error)).encode())
+        return 1
+    return 0

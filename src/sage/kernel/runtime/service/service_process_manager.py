@@ -1,0 +1,290 @@
+"""Starts the processes of services, watches them, and starts those again that die.
+
+One thread watches all processes of an environment: the end of a process closes its pipe, which the
+thread sees at once. All callers, in whatever process, are then told through their lanes, so that a
+call fails in milliseconds and not at its deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO
+
+import cloudpickle
+
+from sage.common.errors import QueueError, ServiceUnavailableError
+from sage.common.log import get_logger
+from sage.kernel.runtime.service.service_address import ServiceAddress, lane_prefix
+from sage.kernel.runtime.service.service_message import Kind, pack_header
+from sage.kernel.runtime.service.service_process import READY, ProcessOrder
+from sage.kernel.transport.sage_queue import SageQueue, list_queues
+
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 10.0
+_STEADY_SECONDS = 60.0
+
+
+@dataclass(eq=False)
+class ServiceProcess:
+    """One replica of a service in a process of its own.
+
+    Attributes:
+        order: What the process runs.
+        process: The process, of its present life.
+        started_at: When this life began.
+        deaths: How many lives in a row were short.
+        restart_at: When the next life begins; None while it lives.
+        stopping: Whether its end is wanted.
+    """
+
+    order: ProcessOrder
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    deaths: int = 0
+    restart_at: float | None = None
+    stopping: bool = False
+    ready: threading.Event = field(default_factory=threading.Event)
+    failure: str = ""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process takes requests."""
+        return self.ready.is_set() and not self.failure and self.restart_at is None
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs."""
+        return f"{self.order.factory.name}[{self.order.replica}]"
+
+
+class ServiceProcessManager:
+    """The processes of all services of an environment.
+
+    Args:
+        token: Stands for the environment.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._logger = get_logger("service")
+        self._processes: list[ServiceProcess] = []
+        self._lock = threading.RLock()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    # ---- for those who start and stop services
+
+    def start_service_process(self, order: ProcessOrder) -> ServiceProcess:
+        """Start a process; `wait_ready` says when it takes requests."""
+        started = ServiceProcess(order)
+        with self._lock:
+            self._processes.append(started)
+            self._launch(started)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._watch, name="sage-service-watch", daemon=True
+                )
+                self._thread.start()
+        return started
+
+    def wait_ready(self, process: ServiceProcess, timeout: float) -> None:
+        """Wait until a process takes requests.
+
+        Raises:
+            ServiceUnavailableError: it could not be started, or not in time; the message holds the
+                traceback of its constructor or hooks.
+        """
+        if not process.ready.wait(timeout):
+            raise ServiceUnavailableError(f"{process.name} was not ready within {timeout:g} s")
+        if process.failure:
+            raise ServiceUnavailableError(f"{process.name} could not start:\n{process.failure}")
+
+    def restart_service(self, service_name: str) -> None:
+        """End the processes of a service and start them again, without counting it as a death."""
+        with self._lock:
+            mine = [p for p in self._processes if p.order.factory.name == service_name]
+        for process in mine:
+            process.deaths = -1
+            if process.process is not None:
+                process.process.terminate()
+
+    def monitor_service_health(self) -> dict[str, bool]:
+        """Return for every replica whether its process is up."""
+        with self._lock:
+            return {process.name: process.is_up for process in self._processes}
+
+    def processes(self, service_name: str) -> list[ServiceProcess]:
+        """Return the replicas of a service."""
+        with self._lock:
+            return [p for p in self._processes if p.order.factory.name == service_name]
+
+    def stop_service(self, service_name: str, timeout: float) -> None:
+        """End the processes of a service: in order if they do so within `timeout`, else at once."""
+        mine = self.processes(service_name)
+        for process in mine:
+            process.stopping = True
+            if process.process is not None and process.process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    process.process.stdin.close()
+        until = time.monotonic() + timeout
+        for process in mine:
+            self._end(process, max(0.0, until - time.monotonic()))
+        with self._lock:
+            self._processes = [p for p in self._processes if p not in mine]
+
+    def close(self) -> None:
+        """Stop watching. The services must have been stopped."""
+        self._closed = True
+        self._wake()
+        if self._thread is not None:
+            self._thread.join()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    # ---- a process's life
+
+    def _launch(self, process: ServiceProcess) -> None:
+        command = [sys.executable, "-m", "sage.kernel.runtime.service"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process.started_at, process.restart_at = time.monotonic(), None
+        process.failure = ""
+        process.ready.clear()
+        started = subprocess.Popen(  # noqa: S603 - our own interpreter and program
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+        )
+        process.process = started
+        order = pickle.dumps((sys.path, cloudpickle.dumps(process.order)))
+        assert started.stdin is not None
+        assert started.stdout is not None
+        with suppress(BrokenPipeError):  # it died already; the watch will see it
+            _write_all(started.stdin, len(order).to_bytes(8, "big") + order)
+        self._selector.register(started.stdout, selectors.EVENT_READ, process)
+        self._wake()
+
+    def _end(self, process: ServiceProcess, timeout: float) -> None:
+        started = process.process
+        if started is None:
+            return
+        try:
+            started.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._logger.warning("%s did not end in time and is killed", process.name)
+            started.kill()
+            started.wait()
+        self._forget_pipes(started)
+
+    def _forget_pipes(self, started: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            if started.stdout is not None and not started.stdout.closed:
+                with suppress(KeyError):
+                    self._selector.unregister(started.stdout)
+                started.stdout.close()
+            if started.stdin is not None:
+                with suppress(BrokenPipeError):
+                    started.stdin.close()
+
+    # ---- watching
+
+    def _watch(self) -> None:
+        while not self._closed:
+            for key, _ in self._selector.select(self._until_restart()):
+                if key.data is None:
+                    os.read(self._wake_read, 4096)
+                else:
+                    self._heard(key.data, key.fileobj)  # type: ignore[arg-type]
+            self._restart_due()
+
+    def _heard(self, process: ServiceProcess, pipe: IO[bytes]) -> None:
+        with self._lock:
+            head = b"" if pipe.closed else pipe.read(5)
+            if not head:
+                self._died(process)
+                return
+            text = _read_all(pipe, int.from_bytes(head[1:], "big")).decode(errors="replace")
+            if head[:1] != READY:
+                process.failure = text or "it did not say why"
+                if process.deaths == 0:
+                    process.stopping = True
+            elif process.deaths:
+                self._broadcast(process, Kind.UP)
+            process.ready.set()
+
+    def _died(self, process: ServiceProcess) -> None:
+        started = process.process
+        assert started is not None
+        self._forget_pipes(started)
+        code = started.wait()
+        if not process.ready.is_set():
+            process.failure = process.failure or f"its process ended with exit code {code}"
+            process.ready.set()
+        if process.stopping:
+            return
+        self._broadcast(process, Kind.DOWN)
+        if time.monotonic() - process.started_at > _STEADY_SECONDS:
+            process.deaths = 0
+        process.deaths += 1
+        most = process.order.factory.options.max_restarts
+        if process.deaths > most:
+            self._logger.error("%s died %d times in a row; it stays down", process.name, most + 1)
+            process.failure = f"its process died {most + 1} times in a row"
+            return
+        wait = min(_FIRST_BACKOFF * 2 ** max(0, process.deaths - 1), _LONGEST_BACKOFF)
+        self._logger.warning(
+            "%s died (exit code %s); it is started again in %.1f s", process.name, code, wait
+        )
+        process.restart_at = time.monotonic() + wait
+
+    def _restart_due(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for process in self._processes:
+                due = process.restart_at is not None and process.restart_at <= now
+                if due and not process.stopping:
+                    self._launch(process)
+
+    def _until_restart(self) -> float | None:
+        with self._lock:
+            times = [p.restart_at for p in self._processes if p.restart_at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _broadcast(self, process: ServiceProcess, kind: Kind) -> None:
+        """Tell all callers that a replica has died, or is back."""
+        address: ServiceAddress = process.order.address
+        frame = pack_header(kind, service=address.number, replica=process.order.replica)
+        for name in list_queues():
+            if not name.startswith(lane_prefix(self._token)):
+                continue
+            try:
+                with SageQueue.open(name) as lane:
+                    lane.put(frame, timeout=0.1)
+            except (QueueError, queue.Full) as error:
+                self._logger.debug("%s could not be told of %s: %s", name, kind.name, error)
+
+    def _wake(self) -> None:
+        os.write(self._wake_write, b"!")
+
+
+def _write_all(pipe: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[pipe.write(view) :]
+
+
+def _read_all(pipe: IO[bytes], length: int) -> bytes:
+    data = b""
+    while len(data) < length and (piece := pipe.read(length - len(data))):
+        data += piece
+    return data
