@@ -11,7 +11,7 @@ from math import inf
 
 from sage.common.errors import (
     QueueError,
-    QueueNotFoundError,
+    ServiceError,
     ServiceOverloadedError,
     ServiceUnavailableError,
 )
@@ -78,7 +78,9 @@ class ProcessChannel:
         self._side = side
         self._lane = side.lane
         self._up = [True] * address.replicas
-        self._queues: dict[str, SageQueue] = {}
+        self._alone = address.replicas == 1
+        self._requests: list[SageQueue | None] = [None] * address.replicas
+        self._controls: list[SageQueue | None] = [None] * address.replicas
         self._opening = threading.Lock()
 
     @property
@@ -94,41 +96,42 @@ class ProcessChannel:
             ServiceOverloadedError: the queue of requests stays full until the deadline.
             TypeError: an argument cannot be pickled.
         """
-        request, address = future.request, self.address
-        replica = self._choose()
-        request.response_queue_name = self._side.lane_name
-        frame = self._packed(future)
-        self._lane.expect(future, (address.number, replica))
-        try:
-            left = None if request.deadline == inf else request.deadline - time.monotonic()
-            self._queue(address.requests(replica)).put(frame, timeout=left)
-        except queue.Full:
-            self._lane.forget(future, cancel=False)
-            raise ServiceOverloadedError(
-                f"the requests waiting for {address.name!r} fill its queue; the call was not made"
-            ) from None
-        except QueueError as error:
-            self._lane.forget(future, cancel=False)
-            raise ServiceUnavailableError(
-                f"the service {address.name!r} cannot be reached: {error}"
-            ) from error
-
-    def _packed(self, future: ServiceFuture) -> bytes:
         request = future.request
+        replica = 0 if self._alone and self._up[0] else self._choose()
+        request.response_queue_name = self._side.lane_name
         try:
-            return pack_request(request)
+            frame = pack_request(request)
         except Exception as error:
-            raise TypeError(
-                f"the arguments of {request.service_name}.{request.method_name} cannot be sent to "
-                f"another process: {error}"
-            ) from error
+            raise self._unsendable(future, error) from error
+        self._lane.expect(future, (self.address.number, replica))
+        until = request.deadline
+        try:
+            handle = self._requests[replica] or self._open_requests(replica)
+            handle.put(frame, True, None if until == inf else until - time.monotonic())
+        except (queue.Full, QueueError) as error:
+            self._lane.forget(future, cancel=False)
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> ServiceError:
+        name = self.address.name
+        if isinstance(error, queue.Full):
+            told = f"the requests waiting for {name!r} fill its queue; the call was not made"
+            return ServiceOverloadedError(told)
+        return ServiceUnavailableError(f"the service {name!r} cannot be reached: {error}")
+
+    def _unsendable(self, future: ServiceFuture, error: Exception) -> TypeError:
+        request = future.request
+        return TypeError(
+            f"the arguments of {request.service_name}.{request.method_name} cannot be sent to "
+            f"another process: {error}"
+        )
 
     def cancel(self, future: ServiceFuture, replica: int) -> None:
         """Tell a replica that nobody waits for a request any more; best effort."""
         lane = self._side.lane_name.encode()
         frame = pack_header(Kind.CANCEL, future.request.request_id) + bytes((len(lane),)) + lane
         try:
-            self._queue(self.address.control(replica)).put_nowait(frame)
+            self._open_control(replica).put_nowait(frame)
         except (queue.Full, QueueError):
             return  # the service is busy being told, or gone: the answer is ignored anyway
 
@@ -138,11 +141,12 @@ class ProcessChannel:
 
     def close(self) -> None:
         """Let the queues go."""
-        for handle in self._queues.values():
-            handle.close()
+        for handle in (*self._requests, *self._controls):
+            if handle is not None:
+                handle.close()
 
     def _choose(self) -> int:
-        if len(self._up) == 1:
+        if self._alone:
             if not self._up[0]:
                 self._lane.poll()  # perhaps it is back
             if not self._up[0]:
@@ -154,18 +158,16 @@ class ProcessChannel:
         ]
         return choose_replica(loads, random.random)
 
-    def _queue(self, name: str) -> SageQueue:
-        handle = self._queues.get(name)
-        if handle is None:
-            with self._opening:
-                handle = self._queues.get(name) or self._open(name)
-                self._queues[name] = handle
-        return handle
+    def _open_requests(self, replica: int) -> SageQueue:
+        with self._opening:
+            handle = self._requests[replica]
+            if handle is None:
+                handle = self._requests[replica] = SageQueue.open(self.address.requests(replica))
+            return handle
 
-    def _open(self, name: str) -> SageQueue:
-        try:
-            return SageQueue.open(name)
-        except QueueNotFoundError as error:
-            raise ServiceUnavailableError(
-                f"the service {self.address.name!r} is not running"
-            ) from error
+    def _open_control(self, replica: int) -> SageQueue:
+        with self._opening:
+            handle = self._controls[replica]
+            if handle is None:
+                handle = self._controls[replica] = SageQueue.open(self.address.control(replica))
+            return handle

@@ -22,8 +22,8 @@ from sage.kernel.runtime.service.service_message import (
     HEADER_BYTES,
     Header,
     Kind,
-    ServiceResponse,
     failure,
+    read_answer_header,
     read_header,
     read_response,
 )
@@ -129,11 +129,21 @@ class ResponseLane:
     # ---- reading
 
     def _lead(self, future: ServiceFuture, until: float) -> None:
+        """Read until the answer to `future` has come; this is what a call spends its time in."""
+        take, dispatch = self._queue.get_many, self._dispatch
         while not future.settled():
             left = until - time.monotonic()
             if left <= 0:
                 return
-            self._take(block=True, timeout=min(left, _LONGEST_WAIT))
+            try:
+                frames = take(_MOST, True, min(left, _LONGEST_WAIT))
+            except queue.Empty:
+                continue
+            except QueueError as error:
+                self._fail_all(error)
+                return
+            for frame in frames:
+                dispatch(frame)
 
     def _take(self, *, block: bool, timeout: float | None) -> None:
         """Read what is there and hand it out."""
@@ -148,18 +158,23 @@ class ResponseLane:
             self._dispatch(frame)
 
     def _dispatch(self, frame: bytes) -> None:
-        header = read_header(frame)
-        if header.kind in (Kind.DOWN, Kind.UP):
-            self._replica_changed(header)
+        kind, number = read_answer_header(frame)
+        if kind >= Kind.DOWN:
+            self._replica_changed(read_header(frame))
             return
-        entry = self._pending.pop(header.number, None)
+        entry = self._pending.pop(number, None)
         if entry is None:
             return  # the caller has given up
         future = entry[0]
-        if header.kind == Kind.STALE:
-            future.complete(failure(header.number, _died(future, "was restarted")))
+        if kind == Kind.STALE:
+            future.complete(failure(number, _died(future, "was restarted")))
             return
-        future.complete(_decoded(header, frame))
+        try:
+            response = read_response(kind, number, memoryview(frame)[HEADER_BYTES:])
+        except Exception as error:  # noqa: BLE001 - told to the caller
+            told = f"the result cannot be read back: {type(error).__name__}: {error}"
+            response = failure(number, TypeError(told))
+        future.complete(response)
 
     def _replica_changed(self, header: Header) -> None:
         place = (header.service, header.replica)
@@ -218,14 +233,6 @@ class ResponseLane:
         if self._listener is not None:
             self._listener.join()
         self._fail_all(RuntimeError("closed"))
-
-
-def _decoded(header: Header, frame: bytes) -> ServiceResponse:
-    try:
-        return read_response(header.kind, header.number, memoryview(frame)[HEADER_BYTES:])
-    except Exception as error:  # noqa: BLE001 - told to the caller
-        told = f"the result cannot be read back: {type(error).__name__}: {error}"
-        return failure(header.number, TypeError(told))
 
 
 def _died(future: ServiceFuture, what: str) -> ServiceUnavailableError:

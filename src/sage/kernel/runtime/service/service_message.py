@@ -118,6 +118,8 @@ class Header(NamedTuple):
 
 _HEADER: Final = struct.Struct("<BxHIQd")
 HEADER_BYTES: Final = _HEADER.size
+_NUMBER: Final = struct.Struct("<Q")
+_NUMBER_AT: Final = struct.calcsize("<BxHI")
 
 
 def pack_header(
@@ -130,6 +132,11 @@ def pack_header(
 def read_header(frame: bytes) -> Header:
     """Read the head of a frame."""
     return Header._make(_HEADER.unpack_from(frame))
+
+
+def read_answer_header(frame: bytes) -> tuple[int, int]:
+    """Read the kind of a frame and the number of the request that it answers."""
+    return frame[0], _NUMBER.unpack_from(frame, _NUMBER_AT)[0]
 
 
 def pack_request(request: ServiceRequest) -> bytes:
@@ -157,10 +164,10 @@ def pack_request(request: ServiceRequest) -> bytes:
 def read_lane(frame: bytes) -> str:
     """Read where the answer to a request goes."""
     length = frame[HEADER_BYTES]
-    return frame[HEADER_BYTES + 1 : HEADER_BYTES + 1 + length].decode()
+    return str(frame[HEADER_BYTES + 1 : HEADER_BYTES + 1 + length], "ascii")
 
 
-def read_request(header: Header, frame: bytes) -> ServiceRequest:
+def read_request(header: Header, frame: bytes, lane: str) -> ServiceRequest:
     """Read a request.
 
     Raises:
@@ -174,7 +181,7 @@ def read_request(header: Header, frame: bytes) -> ServiceRequest:
         method,
         args,
         kwargs,
-        read_lane(frame),
+        lane,
         header.deadline,
         attempt,
         trace,

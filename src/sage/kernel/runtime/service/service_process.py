@@ -169,7 +169,7 @@ class ServiceWorker:
             self._send(lane, pack_response(response))
 
         try:
-            request = read_request(header, frame)
+            request = read_request(header, frame, lane)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = TypeError(f"the arguments cannot be read: {type(error).__name__}: {error}")
             respond(failure(header.number, told))
