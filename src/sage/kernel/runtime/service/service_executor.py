@@ -6,7 +6,6 @@ runs is the business of the service tasks.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import itertools
 import threading
@@ -15,11 +14,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage.common.errors import ServiceMethodError, ServiceTimeoutError
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse, failure
+
+if TYPE_CHECKING:
+    from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner
 
 Respond = Callable[[ServiceResponse], object]
 
@@ -54,12 +56,10 @@ class ServiceExecutor:
         self.name = name
         self.service = service
         self._custom = custom
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
+        self._runner: CoroutineRunner | None = None
         self._lock = threading.Lock()
         self._streams: dict[int, Iterator[Any]] = {}
         self._numbers = itertools.count(1)
-        self._running: dict[tuple[str, int], asyncio.Future[Any]] = {}
 
     def execute(self, request: ServiceRequest, respond: Respond) -> None:
         """Run a request and hand the response to `respond`.
@@ -87,19 +87,16 @@ class ServiceExecutor:
 
     def cancel(self, lane: str, number: int) -> None:
         """Cancel an `async def` that is running for a request."""
-        running = self._running.get((lane, number))
-        if running is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(running.cancel)
+        if self._runner is not None:
+            self._runner.cancel((lane, number))
 
     def close(self) -> None:
         """Stop the event loop and close what generators are left."""
         for number in list(self._streams):
             self._close_stream(number)
-        if self._loop is not None and self._loop_thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop_thread.join()
-            self._loop.close()
-            self._loop = None
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
 
     def _call(self, request: ServiceRequest) -> Any:
         if self._custom is not None and not request.method_name.startswith("__stream_"):
@@ -131,31 +128,26 @@ class ServiceExecutor:
     # ---- async def
 
     def _run_coroutine(self, request: ServiceRequest, coroutine: Any, respond: Respond) -> None:
-        async def run() -> None:
-            key = (request.response_queue_name, request.request_id)
-            self._running[key] = task = asyncio.ensure_future(coroutine)
-            try:
-                left = request.deadline - time.monotonic()
-                result = await asyncio.wait_for(task, None if left > 1e9 else left)
-                response = ServiceResponse(True, self._outgoing(result), None, request.request_id)
-            except BaseException as error:  # noqa: BLE001 - also a cancelled task must respond
-                response = self._failure(request, error)
-            finally:
-                del self._running[key]
-            respond(response)
+        """Let the coroutine run in the event loop's thread and respond when it ends."""
 
-        asyncio.run_coroutine_threadsafe(run(), self._event_loop())
+        def answer(result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                respond(self._failure(request, error))
+            else:
+                outgoing = self._outgoing(result)
+                respond(ServiceResponse(True, outgoing, None, request.request_id))
 
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        key = (request.response_queue_name, request.request_id)
+        self._coroutines().run(key, coroutine, request.deadline, answer)
+
+    def _coroutines(self) -> CoroutineRunner:
+        # asyncio takes long to import; most services have no use for it.
+        from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner  # noqa: PLC0415
+
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                name = f"sage-service-{self.name}-loop"
-                self._loop_thread = threading.Thread(
-                    target=self._loop.run_forever, name=name, daemon=True
-                )
-                self._loop_thread.start()
-            return self._loop
+            if self._runner is None:
+                self._runner = CoroutineRunner(f"sage-service-{self.name}-loop")
+            return self._runner
 
     # ---- generators
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage.common.errors import ConfigError
 from sage.common.ids import new_uuid
@@ -11,14 +11,15 @@ from sage.common.log import get_logger
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.local_waiter import LocalWaiter
-from sage.kernel.runtime.service.process_channel import CallerSide
-from sage.kernel.runtime.service.process_service_task import ProcessServiceTask
 from sage.kernel.runtime.service.service_address import ServiceAddress
 from sage.kernel.runtime.service.service_caller import Channel
 from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.service_factory import ServiceFactory
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
+
+if TYPE_CHECKING:
+    from sage.kernel.runtime.service.process_channel import CallerSide
+    from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
 
 
 class LocalChannel:
@@ -154,6 +155,15 @@ class ServiceHost:
         self._channels[name] = channel
 
     def _process_task(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
+        # What it takes to start processes is imported by those who do.
+        from sage.kernel.runtime.service.process_channel import CallerSide  # noqa: PLC0415
+        from sage.kernel.runtime.service.process_service_task import (  # noqa: PLC0415
+            ProcessServiceTask,
+        )
+        from sage.kernel.runtime.service.service_process_manager import (  # noqa: PLC0415
+            ServiceProcessManager,
+        )
+
         if self._manager is None:
             self._manager = ServiceProcessManager(self._token)
         if self._side is None:
