@@ -1,0 +1,1 @@
+"""The `sage` command: what one looks at and tidies up from a terminal."""

@@ -1,0 +1,17 @@
+"""`sage`: the group that all commands belong to."""
+
+from __future__ import annotations
+
+import click
+
+from sage import __version__
+from sage.cli.queue import queue_group
+
+
+@click.group()
+@click.version_option(__version__, prog_name="sage")
+def main() -> None:
+    """SAGE, a Python dataflow engine."""
+
+
+main.add_command(queue_group)
