@@ -163,6 +163,25 @@ class BaseEnvironment(ABC):
         """
         return ServiceRegistration(self._services, factory)
 
+    def load_services(self, path: str | os.PathLike[str]) -> list[ServiceRegistration]:
+        """Register the services that a YAML file describes.
+
+        `${NAME}` and `${NAME:-default}` in its values stand for environment variables. Keys that are
+        known but not in effect yet are told in a warning each.
+
+        Raises:
+            ConfigError: the file, or something in it, is not usable; the message names file, line and
+                key.
+        """
+        # What reads YAML is imported by those who have such a file.
+        from sage.core.api.service_file import NOT_YET, factories  # noqa: PLC0415
+        from sage.kernel.runtime.service.service_config import load_service_config  # noqa: PLC0415
+
+        config = load_service_config(path, unsupported=NOT_YET)
+        for key in config.unsupported:
+            self.logger.warning("%s has no effect in this version of SAGE", key)
+        return [self.register_service_factory(factory) for factory in factories(config)]
+
     # ---- sources
 
     def from_batch(self, data: Any, *args: Any, **kw: Any) -> DataStream[Any]:
