@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, get_args, overload
 
 from sage.common.errors import FunctionError, GraphError
@@ -356,7 +357,8 @@ class DataStream(StreamBase, Generic[T]):
             function, args = FieldKeyByFunction(function, *args), ()
             kw = {"name": f"key_by({', '.join(map(str, function.fields))})", **kw}
         spec, options = _function("key_by", function, args, kw)
-        return self._append(KeyBy((spec,)), options, self._spread(Partitioning("forward")))
+        (keyed,) = self._append(KeyBy((spec,)), options, self._origins)
+        return (replace(keyed, partitioning=Partitioning("hash")),)
 
 
 class KeyedStream(DataStream[T], Generic[T, K]):
