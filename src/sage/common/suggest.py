@@ -33,3 +33,16 @@ def shorten(value: object, limit: int = 200) -> str:
     except Exception as error:  # noqa: BLE001 - a record's own repr must not hide the error being told
         text = f"<{type(value).__name__} whose repr failed: {type(error).__name__}>"
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def text_of(error: BaseException) -> str:
+    """Return `str(error)`; a failing `str` is named, not raised.
+
+    Example:
+        >>> text_of(ValueError("too late"))
+        'too late'
+    """
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - the error being told is the first one
+        return f"<{type(error).__name__} whose str failed: {type(second).__name__}>"

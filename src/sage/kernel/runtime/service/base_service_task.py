@@ -160,7 +160,7 @@ class BaseServiceTask:
     def _answer(self, request: ServiceRequest) -> ServiceResponse:
         try:
             response = self.handle_request(request)
-        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the caller's to handle
             return failure(request.request_id, error, traceback.format_exc())
         response.request_id = request.request_id
         return response

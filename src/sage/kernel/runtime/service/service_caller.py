@@ -165,7 +165,8 @@ class ServiceManager:
         """Send a call."""
         channel = self._directory.channel(service) or self._missing(service)
         timeout = channel.timeout if options.timeout is None else options.timeout
-        deadline = inf if timeout is None else time.monotonic() + timeout
+        now = time.monotonic()
+        deadline = inf if timeout is None else now + timeout
         chain: tuple[str, ...] = ()
         above = CURRENT_REQUEST.get()
         if above is not None:
@@ -173,7 +174,7 @@ class ServiceManager:
         request = ServiceRequest(
             next(_numbers), service, method, args, kwargs, "", deadline, 1, None, chain
         )
-        future = ServiceFuture(request, channel.waiter)
+        future = ServiceFuture(request, channel.waiter, now)
         channel.send(future)
         return future
 

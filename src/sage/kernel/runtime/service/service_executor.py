@@ -6,7 +6,6 @@ runs is the business of the service tasks.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import threading
 import time
@@ -14,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from sage.common.errors import ServiceMethodError, ServiceTimeoutError
@@ -75,11 +75,11 @@ class ServiceExecutor:
         token = CURRENT_REQUEST.set(request)
         try:
             result = self._call(request)
-            if inspect.iscoroutine(result):
+            if result.__class__ is CoroutineType:
                 self._run_coroutine(request, result, respond)
                 return
             response = ServiceResponse(True, self._outgoing(result), None, request.request_id)
-        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the caller's to handle
             response = self._failure(request, error)
         finally:
             CURRENT_REQUEST.reset(token)
@@ -152,7 +152,7 @@ class ServiceExecutor:
     # ---- generators
 
     def _outgoing(self, result: Any) -> Any:
-        if not inspect.isgenerator(result):
+        if result.__class__ is not GeneratorType:
             return result
         number = next(self._numbers)
         self._streams[number] = result

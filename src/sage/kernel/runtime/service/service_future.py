@@ -40,9 +40,9 @@ class ServiceFuture:
 
     __slots__ = ("_bell", "_callbacks", "_response", "_right", "_waiter", "request", "started")
 
-    def __init__(self, request: ServiceRequest, waiter: Waiter) -> None:
+    def __init__(self, request: ServiceRequest, waiter: Waiter, started: float) -> None:
         self.request = request
-        self.started = time.monotonic()
+        self.started = started
         self._waiter = waiter
         self._response: ServiceResponse | None = None
         self._right = [True]  # to set the response; whoever pops it first has it

@@ -27,6 +27,7 @@ from sage.common.errors import (
     ServiceTimeoutError,
     ServiceUnavailableError,
 )
+from sage.common.suggest import text_of
 
 
 @dataclass(slots=True)
@@ -118,6 +119,7 @@ class Header(NamedTuple):
 
 _HEADER: Final = struct.Struct("<BxHIQd")
 HEADER_BYTES: Final = _HEADER.size
+_REQUEST: Final = struct.Struct("<Qd")
 _NUMBER: Final = struct.Struct("<Q")
 _NUMBER_AT: Final = struct.calcsize("<BxHI")
 
@@ -167,7 +169,12 @@ def read_lane(frame: bytes) -> str:
     return str(frame[HEADER_BYTES + 1 : HEADER_BYTES + 1 + length], "ascii")
 
 
-def read_request(header: Header, frame: bytes, lane: str) -> ServiceRequest:
+def read_request_header(frame: bytes) -> tuple[int, float]:
+    """Read the number and the deadline of a request."""
+    return _REQUEST.unpack_from(frame, _NUMBER_AT)
+
+
+def read_request(number: int, deadline: float, lane: str, frame: bytes) -> ServiceRequest:
     """Read a request.
 
     Raises:
@@ -176,13 +183,13 @@ def read_request(header: Header, frame: bytes, lane: str) -> ServiceRequest:
     body = memoryview(frame)[HEADER_BYTES + 1 + frame[HEADER_BYTES] :]
     name, method, args, kwargs, attempt, trace, chain = pickle.loads(body)  # noqa: S301 - our own user's
     return ServiceRequest(
-        header.number,
+        number,
         name,
         method,
         args,
         kwargs,
         lane,
-        header.deadline,
+        deadline,
         attempt,
         trace,
         chain,
@@ -241,7 +248,7 @@ def failure(number: int, error: BaseException, trace: str = "") -> ServiceRespon
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return ServiceResponse(False, None, str(error), number, name, trace, error)
+    return ServiceResponse(False, None, text_of(error), number, name, trace, error)
 
 
 PASSED_ON: Final = (

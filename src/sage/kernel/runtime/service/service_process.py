@@ -33,6 +33,7 @@ from sage.kernel.runtime.service.service_message import (
     read_header,
     read_lane,
     read_request,
+    read_request_header,
 )
 from sage.kernel.transport import queue_files
 from sage.kernel.transport.sage_queue import SageQueue
@@ -156,11 +157,11 @@ class ServiceWorker:
             self._handle(frame)
 
     def _handle(self, frame: bytes) -> None:
-        header, lane = read_header(frame), read_lane(frame)
+        (number, deadline), lane = read_request_header(frame), read_lane(frame)
         # Nobody waits any more: it is not even unpickled.
-        given_up = self._cancelled and (lane, header.number) in self._cancelled
-        if given_up or header.deadline <= time.monotonic():
-            self._cancelled.pop((lane, header.number), None)
+        given_up = self._cancelled and (lane, number) in self._cancelled
+        if given_up or deadline <= time.monotonic():
+            self._cancelled.pop((lane, number), None)
             self._slots.release()
             return
 
@@ -169,10 +170,10 @@ class ServiceWorker:
             self._send(lane, pack_response(response))
 
         try:
-            request = read_request(header, frame, lane)
+            request = read_request(number, deadline, lane, frame)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = TypeError(f"the arguments cannot be read: {type(error).__name__}: {error}")
-            respond(failure(header.number, told))
+            respond(failure(number, told))
             return
         self._task.run_request(request, respond)
 
