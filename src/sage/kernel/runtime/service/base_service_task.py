@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sage.common.errors import ServiceUnavailableError
@@ -20,6 +21,7 @@ from sage.kernel.runtime.service.service_message import (
     ServiceResponse,
     failure,
 )
+from sage.kernel.runtime.service.slots import NoSlots, Slots
 
 
 class BaseServiceTask:
@@ -60,6 +62,7 @@ class BaseServiceTask:
         self._lifecycle = threading.Lock()
         self._requests: queue.SimpleQueue[ServiceFuture | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
+        self._slots = NoSlots()
 
     # ---- life
 
@@ -107,6 +110,7 @@ class BaseServiceTask:
 
     def _start(self) -> None:
         self.make_service()
+        self._slots = self.new_slots()
         if self.options.inline:
             return
         for number in range(self.options.max_concurrency):
@@ -121,6 +125,7 @@ class BaseServiceTask:
         for worker in self._workers:
             worker.join()
         self._workers.clear()
+        self._slots.wait_free()
         self.unmake_service()
 
     # ---- requests
@@ -160,7 +165,7 @@ class BaseServiceTask:
     def _answer(self, request: ServiceRequest) -> ServiceResponse:
         try:
             response = self.handle_request(request)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the caller's to handle
+        except BaseException as error:  # noqa: BLE001 - it is the caller's to handle
             return failure(request.request_id, error, traceback.format_exc())
         response.request_id = request.request_id
         return response
@@ -170,10 +175,15 @@ class BaseServiceTask:
         if self._executor is not None:
             self._executor.cancel(lane, number)
 
-    def has_coroutines(self) -> bool:
-        """Say whether any of the service's methods is an `async def`."""
+    def new_slots(self) -> NoSlots:
+        """Return what bounds the requests that are worked on at a time, for a service that is made.
+
+        A plain method keeps its thread until it has answered, so the number of threads is the bound;
+        an `async def` leaves its thread at once.
+        """
         methods = (getattr(type(self.service), name, None) for name in dir(type(self.service)))
-        return any(inspect.iscoroutinefunction(method) for method in methods)
+        leaves = any(inspect.iscoroutinefunction(method) for method in methods)
+        return Slots(self.options.max_concurrency) if leaves else NoSlots()
 
     def make_service(self) -> None:
         """Make the service object and call the hooks of its beginning."""
@@ -212,6 +222,18 @@ class BaseServiceTask:
         return self._executor
 
     def _work(self) -> None:
-        while (future := self._requests.get()) is not None:
-            if not future.settled():  # it may have been cancelled while it waited here
-                self.run_request(future.request, future.complete)
+        slots = self._slots
+        while True:
+            slots.acquire()
+            future = self._requests.get()
+            if future is None:
+                slots.release()
+                return
+            if future.settled():  # cancelled while it waited here
+                slots.release()
+            else:
+                self.run_request(future.request, partial(self._respond, future))
+
+    def _respond(self, future: ServiceFuture, response: ServiceResponse) -> None:
+        self._slots.release()
+        future.complete(response)

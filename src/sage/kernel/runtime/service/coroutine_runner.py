@@ -36,17 +36,24 @@ class CoroutineRunner:
     ) -> None:
         """Run a coroutine until `deadline`; `answer(result, error)` is called in the loop's thread."""
 
+        async def work() -> tuple[Any, BaseException | None]:
+            try:
+                return await coroutine, None
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - an exit would end the whole loop
+                return None, error
+
         async def run() -> None:
-            self._running[key] = task = asyncio.ensure_future(coroutine)
+            self._running[key] = task = asyncio.ensure_future(work())
             left = deadline - time.monotonic()
             try:
-                result = await asyncio.wait_for(task, None if left > _FOR_EVER else left)
-            except BaseException as error:  # noqa: BLE001 - also a cancelled task is answered
-                answer(None, error)
-            else:
-                answer(result, None)
+                result, error = await asyncio.wait_for(task, None if left > _FOR_EVER else left)
+            except (asyncio.CancelledError, TimeoutError) as ended:
+                result, error = None, ended
             finally:
                 del self._running[key]
+            answer(result, error)
 
         asyncio.run_coroutine_threadsafe(run(), self._loop)
 

@@ -7,10 +7,12 @@ import queue
 import random
 import threading
 import time
-from math import inf
+from contextlib import suppress
 
 from sage.common.errors import (
+    MessageTooLargeError,
     QueueError,
+    QueueInUseError,
     ServiceError,
     ServiceOverloadedError,
     ServiceUnavailableError,
@@ -19,10 +21,16 @@ from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replic
 from sage.kernel.runtime.service.response_lane import Place, ResponseLane
 from sage.kernel.runtime.service.service_address import ServiceAddress, lane_name
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import Kind, pack_header, pack_request
+from sage.kernel.runtime.service.service_message import (
+    Kind,
+    ServiceRequest,
+    pack_header,
+    pack_request,
+)
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
 
 _LANE_BYTES = 8 << 20
+_PATIENCE = 0.005
 _numbers = itertools.count(1)
 
 
@@ -56,7 +64,9 @@ class CallerSide:
         for channel in self._channels.values():
             channel.close()
         self._queue.close()
-        remove_queue(self._lane_name)
+        # A service may still have it open to answer; the host sweeps when all have ended.
+        with suppress(QueueInUseError):
+            remove_queue(self._lane_name)
 
     def _replica_changed(self, place: Place, up: bool) -> None:
         channel = self._channels.get(place[0])
@@ -104,16 +114,34 @@ class ProcessChannel:
         except Exception as error:
             raise self._unsendable(future, error) from error
         self._lane.expect(future, (self.address.number, replica))
-        until = request.deadline
         try:
-            handle = self._requests[replica] or self._open_requests(replica)
-            handle.put(frame, True, None if until == inf else until - time.monotonic())
+            self._put(self._requests[replica] or self._open_requests(replica), frame, request)
         except (queue.Full, QueueError) as error:
             self._lane.forget(future, cancel=False)
             raise self._refused(error) from error
 
+    def _put(self, requests: SageQueue, frame: bytes, request: ServiceRequest) -> None:
+        """Wait for room until the deadline, and take in answers meanwhile.
+
+        The service may itself be waiting for room in the lane of this caller.
+        """
+        while True:
+            try:
+                requests.put(frame, True, _PATIENCE)
+            except queue.Full:
+                self._lane.poll()
+                if time.monotonic() >= request.deadline:
+                    raise
+            else:
+                return
+
     def _refused(self, error: Exception) -> ServiceError:
         name = self.address.name
+        if isinstance(error, MessageTooLargeError):
+            return ServiceOverloadedError(
+                f"the arguments are larger than the queue of {name!r}: {error}; give the service "
+                "a larger one with .options(queue_bytes=...)"
+            )
         if isinstance(error, queue.Full):
             told = f"the requests waiting for {name!r} fill its queue; the call was not made"
             return ServiceOverloadedError(told)

@@ -41,6 +41,10 @@ class StreamToken:
     number: int
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 class ServiceExecutor:
     """Runs requests on a service object. All methods may be called from any thread.
 
@@ -79,8 +83,11 @@ class ServiceExecutor:
                 self._run_coroutine(request, result, respond)
                 return
             response = ServiceResponse(True, self._outgoing(result), None, request.request_id)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the caller's to handle
+        except BaseException as error:
             response = self._failure(request, error)
+            if isinstance(error, KeyboardInterrupt) and _in_main_thread():  # a real Ctrl-C
+                respond(response)
+                raise
         finally:
             CURRENT_REQUEST.reset(token)
         respond(response)

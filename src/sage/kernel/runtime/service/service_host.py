@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sage.common.errors import ConfigError
+from sage.common.errors import ConfigError, QueueError
 from sage.common.ids import new_uuid
 from sage.common.log import get_logger
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
@@ -95,12 +95,14 @@ class ServiceHost:
         Raises:
             Exception: one could not be started; those that had been are stopped again.
         """
-        try:
-            for name in list(self._factories):
-                self.channel(name)
-        except BaseException:
-            self.stop_all()
-            raise
+        with self._lock:
+            try:
+                for name in self._factories:
+                    if name not in self._channels:
+                        self._start(name)
+            except BaseException:
+                self.stop_all()
+                raise
 
     def stop_all(self) -> list[Exception]:
         """Stop all services, the youngest first; return what failed."""
@@ -119,17 +121,27 @@ class ServiceHost:
             if self._manager is not None:
                 self._manager.close()
                 self._manager = None
+                self._sweep()
         return failures
 
+    def _sweep(self) -> None:
+        """Remove the queues that processes have left behind, those that were killed among them."""
+        from sage.kernel.transport.sage_queue import list_queues, remove_queue  # noqa: PLC0415
+
+        for name in list_queues():
+            if name.startswith(self._token):
+                try:
+                    remove_queue(name)
+                except QueueError as error:
+                    self._logger.warning("the queue %s is left behind: %s", name, error)
+
     def channel(self, name: str) -> Channel | None:
-        """Return the way to a service, starting it if it does not run."""
+        """Return the way to a service; if it does not run, all are started: they may need another."""
         channel = self._channels.get(name)
         if channel is not None or name not in self._factories:
             return channel
-        with self._lock:
-            if name not in self._channels:
-                self._start(name)
-            return self._channels[name]
+        self.start_all()
+        return self._channels.get(name)
 
     def task(self, name: str) -> BaseServiceTask | None:
         """Return the running task of a service."""

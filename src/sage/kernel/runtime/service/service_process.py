@@ -18,7 +18,12 @@ from typing import Any
 
 import cloudpickle
 
-from sage.common.errors import QueueClosedError, QueueError, QueueNotFoundError
+from sage.common.errors import (
+    MessageTooLargeError,
+    QueueClosedError,
+    QueueError,
+    QueueNotFoundError,
+)
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.remote_services import RemoteServices
 from sage.kernel.runtime.service.service_address import ServiceAddress
@@ -30,6 +35,7 @@ from sage.kernel.runtime.service.service_message import (
     failure,
     pack_header,
     pack_response,
+    read_answer_header,
     read_header,
     read_lane,
     read_request,
@@ -62,40 +68,6 @@ class ProcessOrder:
     others: tuple[ServiceAddress, ...]
 
 
-class _NoSlots:
-    """Bounds nothing: a thread that works on a request takes no other."""
-
-    def acquire(self) -> None:
-        """Do nothing."""
-
-    def release(self) -> None:
-        """Do nothing."""
-
-    def wait_free(self) -> None:
-        """Do nothing."""
-
-
-class _Slots(_NoSlots):
-    """Bounds how many requests are worked on at a time."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._free = threading.Semaphore(count)
-
-    def acquire(self) -> None:
-        """Wait for a free slot and take it."""
-        self._free.acquire()
-
-    def release(self) -> None:
-        """Give a slot back."""
-        self._free.release()
-
-    def wait_free(self) -> None:
-        """Wait until all slots have been given back."""
-        for _ in range(self._count):
-            self._free.acquire()
-
-
 class ServiceWorker:
     """Reads the requests of one replica and answers them.
 
@@ -112,8 +84,7 @@ class ServiceWorker:
         self._lanes: dict[str, SageQueue] = {}
         self._lanes_lock = threading.Lock()
         self._cancelled: dict[tuple[str, int], None] = {}
-        # Only `async def` methods leave their thread before they have answered.
-        self._slots = _Slots(task.options.max_concurrency) if task.has_coroutines() else _NoSlots()
+        self._slots = task.new_slots()
         self._threads: list[threading.Thread] = []
 
     def refuse_leftovers(self) -> None:
@@ -202,6 +173,9 @@ class ServiceWorker:
                         raise QueueNotFoundError(f"nobody reads {name}") from None
                 else:
                     return
+        except MessageTooLargeError as error:
+            told = TypeError(f"the result is larger than the way back to the caller: {error}")
+            self._send(name, pack_response(failure(read_answer_header(frame)[1], told)))
         except QueueError:
             with self._lanes_lock:  # the caller is gone, and with it whoever would miss the answer
                 gone = self._lanes.pop(name, None)
