@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from benchmarks import latency, memory, startup, throughput
+from benchmarks import latency, memory, service_calls, startup, throughput
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "memory": memory.memory,  # first: the peak of a process never falls
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "price": throughput.price,
     "latency": latency.latency,
     "startup": startup.startup,
+    "service_calls": service_calls.service_calls,
 }
 
 
