@@ -143,6 +143,10 @@ class TestProgramsThatAreRefused:
 
 
 class TestFunctionsThatAreRefused:
+    def test_an_aggregate_that_is_a_plain_callable(self, env):
+        with pytest.raises(FunctionError, match="create_accumulator, add, get_result"):
+            env.from_batch([1]).key_by(same).aggregate(len)
+
     def test_a_coroutine_function(self, env):
         async def soon(x):
             return x

@@ -88,12 +88,14 @@ def function_spec(
         _check_class(role, spec)
     elif _has_entries(target, entries):
         _check_instance(role, spec)
-    elif callable(target):
+    elif callable(target) and len(entries) == 1:
         _check_callable(role, spec)
     else:
+        choices = "a callable, a function class" if len(entries) == 1 else "a function class"
+        methods = f"method{'s' if len(entries) > 1 else ''} {', '.join(entries)}"
         raise FunctionError(
-            f"{role}() needs a callable, a function class or an instance of one (with a method "
-            f"{' and '.join(entries)}), not {shorten(target)} of type {type(target).__name__}"
+            f"{role}() needs {choices} or an instance of one (with the {methods}), not "
+            f"{shorten(target)} of type {type(target).__name__}"
         )
     return spec
 
