@@ -7,7 +7,7 @@ import select
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -55,8 +55,9 @@ def _nothing_left_behind(_queue_directory, request):
 def _children():
     found = set()
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as children:
-            found.update(children.read().split())
+        with suppress(FileNotFoundError):  # a thread may end meanwhile
+            with open(f"/proc/self/task/{task}/children") as children:
+                found.update(children.read().split())
     return found
 
 

@@ -48,6 +48,7 @@ class BaseServiceTask:
     """
 
     custom_handle_request: Callable[[ServiceRequest], Any] | None = None
+    replica: int = 0
 
     def __init__(self, service_factory: ServiceFactory, ctx: Any = None) -> None:
         self.service_factory = service_factory
@@ -186,11 +187,21 @@ class BaseServiceTask:
         return Slots(self.options.max_concurrency) if leaves else NoSlots()
 
     def make_service(self) -> None:
-        """Make the service object and call the hooks of its beginning."""
+        """Make the service object and call the hooks of its beginning.
+
+        Raises:
+            Exception: what the constructor or a hook raised; `cleanup` has then been called.
+        """
         self.service = self.service_factory.create_service(self.ctx)
-        self._executor = ServiceExecutor(self.name, self.service, self.custom_handle_request)
-        for hook in ("setup", "start"):
-            self._call_hook(hook)
+        self._executor = ServiceExecutor(
+            self.name, self.service, self.custom_handle_request, self.replica
+        )
+        try:
+            for hook in ("setup", "start"):
+                self._call_hook(hook)
+        except BaseException:
+            self._call_hook("cleanup")
+            raise
 
     def unmake_service(self) -> None:
         """Call the hooks of the end, all of them, and forget the object.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from sage.kernel.runtime.service.service_future import ServiceFuture
@@ -11,7 +12,14 @@ _LONGEST_WAIT: Final = 3600.0
 
 
 class LocalWaiter:
-    """Implements `Waiter`."""
+    """Implements `Waiter`.
+
+    Args:
+        cancel: Tells the service that nobody waits for a request any more.
+    """
+
+    def __init__(self, cancel: Callable[[str, int], None]) -> None:
+        self._cancel = cancel
 
     def wait(self, future: ServiceFuture, until: float) -> None:
         """Return when `future` is done or `until` has come."""
@@ -28,4 +36,6 @@ class LocalWaiter:
         """Do nothing: answers come of themselves."""
 
     def forget(self, future: ServiceFuture, *, cancel: bool) -> None:
-        """Do nothing: a future that is done is not worked on."""
+        """Cancel the method if it is an `async def` that runs."""
+        if cancel:
+            self._cancel("", future.request.request_id)

@@ -107,7 +107,9 @@ class ProcessChannel:
             TypeError: an argument cannot be pickled.
         """
         request = future.request
-        replica = 0 if self._alone and self._up[0] else self._choose()
+        replica = future.replica
+        if replica is None:
+            replica = 0 if self._alone and self._up[0] else self._choose()
         request.response_queue_name = self._side.lane_name
         try:
             frame = pack_request(request)

@@ -20,10 +20,9 @@ from sage.kernel.runtime.service.service_executor import (
     CURRENT_REQUEST,
     STREAM_CLOSE,
     STREAM_NEXT,
-    StreamToken,
 )
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import ServiceRequest
+from sage.kernel.runtime.service.service_message import ServiceRequest, StreamToken
 
 
 class Channel(Protocol):
@@ -161,31 +160,51 @@ class ServiceManager:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions = _DEFAULT,
+        *,
+        replica: int | None = None,
     ) -> ServiceFuture:
-        """Send a call."""
+        """Send a call, to a certain replica if one is given."""
+        above = CURRENT_REQUEST.get()
+        if above is not None:
+            self._check_cycle(above, service)
         channel = self._directory.channel(service) or self._missing(service)
         timeout = channel.timeout if options.timeout is None else options.timeout
         now = time.monotonic()
         deadline = inf if timeout is None else now + timeout
         chain: tuple[str, ...] = ()
-        above = CURRENT_REQUEST.get()
         if above is not None:
             deadline, chain = self._below(above, service, deadline)
         request = ServiceRequest(
             next(_numbers), service, method, args, kwargs, "", deadline, 1, None, chain
         )
-        future = ServiceFuture(request, channel.waiter, now)
+        future = ServiceFuture(request, channel.waiter, now, self._open_stream, replica)
         channel.send(future)
         return future
+
+    def _open_stream(self, future: ServiceFuture, token: StreamToken) -> Iterator[Any]:
+        """Yield the items of a generator that lives in a service; close it there when done here."""
+        name, where, ended = future.request.service_name, token.replica, False
+        try:
+            while not ended:
+                fetch = self.begin(name, STREAM_NEXT, (token.number,), {}, replica=where)
+                items, ended = fetch.result()
+                yield from items
+        finally:
+            if not ended:
+                close = self.begin(name, STREAM_CLOSE, (token.number,), {}, replica=where)
+                close.result()
+
+    def _check_cycle(self, above: ServiceRequest, service: str) -> None:
+        chain = (*above.caller_chain, above.service_name)
+        if service in chain:
+            way = " → ".join((*chain, service))
+            raise ServiceCycleError(f"{service!r} waits for this very call: {way}")
 
     def _below(
         self, above: ServiceRequest, service: str, deadline: float
     ) -> tuple[float, tuple[str, ...]]:
         """Return the deadline and the chain of a call made while working on `above`."""
         chain = (*above.caller_chain, above.service_name)
-        if service in chain:
-            way = " → ".join((*chain, service))
-            raise ServiceCycleError(f"{service!r} waits for this very call: {way}")
         deadline = min(deadline, above.deadline)
         if deadline <= time.monotonic():
             raise ServiceTimeoutError(
@@ -283,13 +302,7 @@ class ServiceCallProxy(_Proxy):
             raise AttributeError(method)
         begin, name, options = self._manager.begin, self._name, self._options
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = begin(name, method, args, kwargs, options).result()
-            if result.__class__ is StreamToken:
-                return stream(self._manager, name, result, options)
-            return result
-
-        return call
+        return lambda *args, **kwargs: begin(name, method, args, kwargs, options).result()
 
 
 class AsyncServiceCallProxy(_Proxy):
@@ -300,17 +313,3 @@ class AsyncServiceCallProxy(_Proxy):
             raise AttributeError(method)
         begin, name, options = self._manager.begin, self._name, self._options
         return lambda *args, **kwargs: begin(name, method, args, kwargs, options)
-
-
-def stream(
-    manager: ServiceManager, name: str, token: StreamToken, options: CallOptions
-) -> Iterator[Any]:
-    """Yield the items of a generator that lives in a service; close it there when done here."""
-    ended = False
-    try:
-        while not ended:
-            items, ended = manager.begin(name, STREAM_NEXT, (token.number,), {}, options).result()
-            yield from items
-    finally:
-        if not ended:
-            manager.begin(name, STREAM_CLOSE, (token.number,), {}, options).result()

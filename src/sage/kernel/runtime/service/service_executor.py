@@ -12,13 +12,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from sage.common.errors import ServiceMethodError, ServiceTimeoutError
 from sage.common.suggest import did_you_mean
-from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse, failure
+from sage.kernel.runtime.service.service_message import (
+    ServiceRequest,
+    ServiceResponse,
+    StreamToken,
+    failure,
+)
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner
@@ -34,13 +38,6 @@ _STREAM_CHUNK = 64
 _STREAM_SECONDS = 0.001
 
 
-@dataclass(frozen=True)
-class StreamToken:
-    """Stands for the generator that a method returned; its items are fetched by further calls."""
-
-    number: int
-
-
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -52,17 +49,24 @@ class ServiceExecutor:
         name: The name of the service.
         service: The live object.
         custom: Called with each request instead of the method that it names.
+        replica: Which replica of the service this is.
     """
 
     def __init__(
-        self, name: str, service: Any, custom: Callable[[ServiceRequest], Any] | None = None
+        self,
+        name: str,
+        service: Any,
+        custom: Callable[[ServiceRequest], Any] | None = None,
+        replica: int = 0,
     ) -> None:
+        self._replica = replica
         self.name = name
         self.service = service
         self._custom = custom
         self._runner: CoroutineRunner | None = None
         self._lock = threading.Lock()
         self._streams: dict[int, Iterator[Any]] = {}
+        self._faults: dict[int, BaseException] = {}
         self._numbers = itertools.count(1)
 
     def execute(self, request: ServiceRequest, respond: Respond) -> None:
@@ -163,7 +167,7 @@ class ServiceExecutor:
             return result
         number = next(self._numbers)
         self._streams[number] = result
-        return StreamToken(number)
+        return StreamToken(number, self._replica)
 
     def _next_items(self, number: int) -> tuple[list[Any], bool]:
         """Return the next items of a stream and whether it has ended.
@@ -171,6 +175,9 @@ class ServiceExecutor:
         What a quick generator has is fetched in chunks; a slow one gives its items one by one.
         """
         stream = self._streams[number]
+        if number in self._faults:
+            del self._streams[number]
+            raise self._faults.pop(number)
         items: list[Any] = []
         until = time.monotonic() + _STREAM_SECONDS
         try:
@@ -178,9 +185,9 @@ class ServiceExecutor:
                 items.append(item)
                 if len(items) >= _STREAM_CHUNK or time.monotonic() >= until:
                     return items, False
-        except BaseException:
-            del self._streams[number]
-            raise
+        except BaseException as error:  # noqa: BLE001 - raised by the next fetch, after the items
+            self._faults[number] = error
+            return items, False
         del self._streams[number]
         return items, True
 

@@ -58,6 +58,15 @@ class ServiceOptions:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name} is a whole number of at least 1, not {value!r}")
+        if self.replicas > 1 and self.isolation == "local":
+            raise ConfigError(
+                'replicas need isolation="process"; in one process, max_concurrency says how many '
+                "calls are worked on at a time"
+            )
+        for name in ("timeout", "start_timeout"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+                raise ConfigError(f"{name} is a number of seconds above 0, not {value!r}")
         if self.inline and self.isolation != "local":
             raise ConfigError(
                 'inline=True needs isolation="local": it runs on the caller\'s thread'

@@ -9,7 +9,13 @@ from typing import Any, Protocol
 
 from sage.common.clock import Doorbell
 from sage.common.errors import ServiceCancelledError, ServiceTimeoutError
-from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse, error_of
+from sage.common.log import get_logger
+from sage.kernel.runtime.service.service_message import (
+    ServiceRequest,
+    ServiceResponse,
+    StreamToken,
+    error_of,
+)
 
 
 class Waiter(Protocol):
@@ -36,11 +42,35 @@ class ServiceFuture:
     """The result of a call that may not be there yet.
 
     All methods may be called from any thread. `await future` works in an event loop.
+
+    Attributes:
+        request: The call.
+        started: When it was made, on the machine's monotonic clock.
+        replica: Which replica must answer it; None: any.
     """
 
-    __slots__ = ("_bell", "_callbacks", "_response", "_right", "_waiter", "request", "started")
+    __slots__ = (
+        "_bell",
+        "_callbacks",
+        "_open_stream",
+        "_response",
+        "_right",
+        "_waiter",
+        "replica",
+        "request",
+        "started",
+    )
 
-    def __init__(self, request: ServiceRequest, waiter: Waiter, started: float) -> None:
+    def __init__(
+        self,
+        request: ServiceRequest,
+        waiter: Waiter,
+        started: float,
+        open_stream: Callable[[ServiceFuture, StreamToken], Any],
+        replica: int | None = None,
+    ) -> None:
+        self._open_stream = open_stream
+        self.replica = replica
         self.request = request
         self.started = started
         self._waiter = waiter
@@ -72,9 +102,11 @@ class ServiceFuture:
             ServiceCancelledError: the call was cancelled.
         """
         response = self._response or self._wait(timeout)
-        if response.success:
-            return response.result
-        raise self._error(response)
+        if not response.success:
+            raise self._error(response)
+        if response.result.__class__ is StreamToken:
+            return self._open_stream(self, response.result)
+        return response.result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait as `result` does, and return the error instead of raising it; None if there is none.
@@ -92,11 +124,13 @@ class ServiceFuture:
         """
         if self._response is not None:
             return False
-        self._waiter.forget(self, cancel=True)
         name = f"{self.request.service_name}.{self.request.method_name}"
         error = ServiceCancelledError(f"the call of {name} was cancelled")
-        self.complete(ServiceResponse(False, error=str(error), cause=error))
-        return True
+        # First settled, then told: the service's own answer to being cancelled comes too late.
+        cancelled = self.complete(ServiceResponse(False, error=str(error), cause=error))
+        if cancelled:
+            self._waiter.forget(self, cancel=True)
+        return cancelled
 
     def cancelled(self) -> bool:
         """Say whether the call was cancelled."""
@@ -175,9 +209,9 @@ class ServiceFuture:
 
     def _give_up(self) -> None:
         """The deadline has passed: whatever comes later is ignored."""
-        self._waiter.forget(self, cancel=True)
         error = self._too_late(self.request.deadline - self.started)
-        self.complete(ServiceResponse(False, error=str(error), cause=error))
+        if self.complete(ServiceResponse(False, error=str(error), cause=error)):
+            self._waiter.forget(self, cancel=True)
 
     def _too_late(self, seconds: float | None) -> ServiceTimeoutError:
         name = f"{self.request.service_name}.{self.request.method_name}"
@@ -188,4 +222,8 @@ class ServiceFuture:
 
     def _run_callbacks(self) -> None:
         while self._callbacks:
-            self._callbacks.pop(0)(self)
+            try:
+                self._callbacks.pop(0)(self)
+            except Exception:  # noqa: BLE001 - logged: who brings answers has others to serve
+                name = self.request.service_name
+                get_logger("service", name).exception("a callback of a call to %r failed", name)

@@ -27,7 +27,7 @@ class LocalChannel:
 
     def __init__(self, task: BaseServiceTask) -> None:
         self._task = task
-        self._waiter = LocalWaiter()
+        self._waiter = LocalWaiter(task.cancel_request)
 
     @property
     def waiter(self) -> Waiter:

@@ -82,6 +82,19 @@ class ServiceResponse:
     cause: BaseException | None = None
 
 
+@dataclass(frozen=True)
+class StreamToken:
+    """Stands for the generator that a method returned; its items are fetched by further calls.
+
+    Attributes:
+        number: Which of the generators of the replica it is.
+        replica: Where it lives.
+    """
+
+    number: int
+    replica: int
+
+
 class Kind(IntEnum):
     """What a frame is.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import signal
 import sys
 import threading
 import time
@@ -194,6 +195,7 @@ def run(order: ProcessOrder, say: Any) -> None:
     services = RemoteServices(order.address.token, order.others)
     context = ServiceContext(order.factory.name, services)
     task = order.task_class(order.factory, context)
+    task.replica = order.replica
     task.make_service()
     try:
         worker = ServiceWorker(task, order.address, order.replica)
@@ -209,6 +211,8 @@ def run(order: ProcessOrder, say: Any) -> None:
 
 def main() -> int:
     """Read the order, run it, and tell of failures before the service was ready."""
+    # Ctrl-C is for the program that started this one, which ends it in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     said = []
