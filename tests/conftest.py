@@ -1,12 +1,19 @@
 """What a test leaves behind fails it: threads of jobs, threads that keep the process alive, files."""
 
 import os
+import signal
 import threading
 import time
 
 import pytest
 
 PATIENCE = 10.0
+
+
+def pytest_configure():
+    """Let SIGINT be Ctrl-C, also where the tests were started in the background, ignoring it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
