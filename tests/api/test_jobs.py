@@ -501,3 +501,40 @@ class TestContextManager:
         with pytest.raises(ValueError, match="mine"):
             program()
         assert env.job.status is JobStatus.CANCELED
+
+
+def test_a_slow_function_is_not_given_a_long_batch_before_a_timeout_is_seen(env):
+    done = []
+
+    def slow(x):
+        threading.Event().wait(0.05)
+        done.append(x)
+
+    env.from_batch(range(1000)).sink(slow)
+    with pytest.raises(JobTimeoutError):
+        env.execute(timeout=0.2, progress=False)
+    assert len(done) < 20
+
+
+def test_an_awaited_job_that_is_given_up_on_does_not_hold_the_loop(env):
+    entered = threading.Event()
+
+    def records():
+        entered.set()
+        while not env.job or env.job.status == "RUNNING":
+            threading.Event().wait(0.01)
+            yield 1
+
+    async def main():
+        handle = env.submit_async()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(_result_of(handle), 0.05)
+
+    env.from_source(records).sink(lambda x: None)
+    asyncio.run(main())
+    assert entered.wait(PATIENCE)
+    assert env.cancel(PATIENCE)["status"] == "success"
+
+
+async def _result_of(handle):
+    return await handle

@@ -14,6 +14,7 @@ from sage import (
     MapFunction,
     SourceFunction,
 )
+from sage.testing import CollectingSink
 
 
 @pytest.fixture
@@ -143,6 +144,19 @@ class TestProgramsThatAreRefused:
 
 
 class TestFunctionsThatAreRefused:
+    def test_a_side_output_of_what_is_no_process_function(self, env):
+        with pytest.raises(GraphError, match="what a process function puts out"):
+            env.from_batch([1]).map(same).side_output("late")
+
+    def test_arguments_beside_a_sink_that_is_made_already(self, env):
+        with pytest.raises(FunctionError, match="CollectingSink is made already: 1, nmae"):
+            env.from_batch([1]).sink(CollectingSink(), 1, nmae="x")
+
+    def test_dead_letters_of_a_sink_that_nobody_reads(self, env):
+        env.from_batch([1]).sink(CollectingSink(), on_error="dead_letter", name="s")
+        with pytest.raises(GraphError, match="s sends records that fail to the dead letters"):
+            env.execute()
+
     def test_an_aggregate_that_is_a_plain_callable(self, env):
         with pytest.raises(FunctionError, match="create_accumulator, add, get_result"):
             env.from_batch([1]).key_by(same).aggregate(len)

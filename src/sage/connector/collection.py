@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import (
     Callable,
+    Generator,
     ItemsView,
     Iterable,
     Iterator,
@@ -201,6 +202,11 @@ class IteratorReader(SourceReader[T]):
     def total_count(self) -> int | None:
         """Return what was said when the reader was made."""
         return self._count
+
+    def close(self) -> None:
+        """Close a generator, so that its `finally` runs now."""
+        if isinstance(self._records, Generator):
+            self._records.close()
 
 
 def _too_short(position: int, length: int | None = None) -> SourceError:

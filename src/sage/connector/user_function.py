@@ -102,7 +102,8 @@ class _BatchFunctionReader(IteratorReader[Any]):
         super().__init__(iter_records(function), position, count_records(function, context))
 
     def close(self) -> None:
-        """Close the function."""
+        """Close the function, after the generator that it may have made."""
+        super().close()
         if isinstance(self._function, BaseFunction):
             self._function.close()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, get_args, overload
 
 from sage.common.errors import FunctionError, GraphError
 from sage.common.suggest import did_you_mean, shorten
@@ -145,7 +145,7 @@ class DataStream(StreamBase, Generic[T]):
         spec = function_spec("map_batch", function)
         return self._then(MapBatch((spec,), format), options)
 
-    def inspect(self, function: Callable[[T], Any], **options: Unpack[Options]) -> DataStream[T]:
+    def inspect(self, function: Callable[[T], Any], **options: Unpack[Options]) -> Self:
         """Call `function` with each record on its way; what it returns is ignored."""
         spec = function_spec("inspect", function)
         return self._sink(CallSink((spec,)), _named(options, f"inspect({spec.name})"))
@@ -232,7 +232,14 @@ class DataStream(StreamBase, Generic[T]):
 
     def side_output(self, tag: str) -> DataStream[Any]:
         """Return the stream of what the process function puts out with `ctx.output(tag, value)`."""
-        return DataStream(self._host, (Upstream(self._step("side_output()"), tag),))
+        step = self._step("side_output()")
+        operator = self._host.pipeline[step].operator
+        if not isinstance(operator, Process):
+            raise GraphError(
+                f"side_output() reads what a process function puts out, but the stream is the "
+                f"output of {operator.label}"
+            )
+        return DataStream(self._host, (Upstream(step, tag),))
 
     def dead_letters(self) -> DataStream[DeadLetter]:
         """Return the stream of records that failed in this operator under `on_error="dead_letter"`."""
@@ -246,15 +253,15 @@ class DataStream(StreamBase, Generic[T]):
 
     # ---- how it runs
 
-    def name(self, name: str) -> DataStream[T]:
+    def name(self, name: str) -> Self:
         """Name the last operator; sinks take `name=` instead, as they return the stream before."""
         return self._change("name()", name=name)
 
-    def uid(self, uid: str) -> DataStream[T]:
+    def uid(self, uid: str) -> Self:
         """Give the last operator an identity by which its saved state is found again."""
         return self._change("uid()", uid=uid)
 
-    def set_parallelism(self, parallelism: int) -> DataStream[T]:
+    def set_parallelism(self, parallelism: int) -> Self:
         """Set how many subtasks the last operator has."""
         check_parallelism(parallelism)
         return self._change("set_parallelism()", parallelism=parallelism)
@@ -276,18 +283,21 @@ class DataStream(StreamBase, Generic[T]):
     # ---- ends
 
     @overload
-    def sink(self, function: type[SinkFunction[T]], *args: Any, **kw: Any) -> DataStream[T]: ...
+    def sink(self, function: type[SinkFunction[T]], *args: Any, **kw: Any) -> Self: ...
     @overload
     def sink(
         self, function: Callable[[T], Any] | SinkFunction[T] | Sink[T], **options: Unpack[Options]
-    ) -> DataStream[T]: ...
-    def sink(self, function: Any, *args: Any, **kw: Any) -> DataStream[T]:
+    ) -> Self: ...
+    def sink(self, function: Any, *args: Any, **kw: Any) -> Self:
         """Hand the records to a callable, a `SinkFunction` or a connector's `Sink`.
 
         Returns the stream itself, so that more can be done with its records.
         """
         if isinstance(function, Sink):
-            options, _ = part_options(kw)
+            options, rest = part_options(kw)
+            if args or rest:
+                extra = ", ".join([*map(shorten, args), *rest])
+                raise FunctionError(f"sink(): {type(function).__name__} is made already: {extra}")
             return self._sink(WriteSink((), function), options)
         spec, options = _function("sink", function, args, kw)
         return self._sink(CallSink((spec,)), options)
@@ -342,7 +352,7 @@ class DataStream(StreamBase, Generic[T]):
     def _then(self, operator: Operator, options: Options) -> DataStream[Any]:
         return DataStream(self._host, self._append(operator, options, self._origins))
 
-    def _sink(self, operator: Operator, options: Options) -> DataStream[T]:
+    def _sink(self, operator: Operator, options: Options) -> Self:
         self._append(operator, options, self._origins)
         return self
 

@@ -13,6 +13,7 @@ from sage.core.api.job_handle import JobHandle, Response
 from sage.core.api.progress import show_progress, wants_progress
 from sage.kernel.jobmanager.interrupt import announce_cancel, unwatch, watch
 from sage.kernel.jobmanager.job import Job, JobResult
+from sage.kernel.jobmanager.job_state import JobStatus
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.task.operator_context import JobContext
 
@@ -84,6 +85,7 @@ class LocalEnvironment(BaseEnvironment):
             JobStateError: the job submitted before is still running.
         """
         job = self._start()
+        job.add_done_callback(_log_failure)
         watch(job)
         job.add_done_callback(unwatch)
         return JobHandle(job)
@@ -113,19 +115,22 @@ class LocalEnvironment(BaseEnvironment):
             JobTimeoutError: it was not done in time.
             KeyboardInterrupt: Ctrl-C; the job has been cancelled and everything closed.
         """
+        shown = wants_progress(progress)
         job = self._start()
         try:
-            shown = wants_progress(progress)
             done = show_progress(job, timeout) if shown else job.wait(timeout)
-        except KeyboardInterrupt:
-            announce_cancel(job)
+        except BaseException as error:
             job.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                announce_cancel(job)
             job.wait()
             raise
         if not done:
             job.cancel()
             job.wait()
-            raise JobTimeoutError(f"the job {self.name!r} was not done after {timeout} s")
+            if job.status is not JobStatus.FINISHED:
+                told = f"the job {self.name!r} was not done after {timeout} s"
+                raise JobTimeoutError(told) from job.error
         return job.result()
 
     def wait(self, timeout: float | None = None) -> Response:

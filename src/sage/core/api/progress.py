@@ -20,12 +20,13 @@ _REFRESH_SECONDS = 0.1
 
 def wants_progress(progress: bool | None) -> bool:
     """Say whether to show progress: as asked, else where standard error is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
+    return sys.stderr is not None and sys.stderr.isatty() if progress is None else progress
 
 
 def show_progress(job: Job, timeout: float | None) -> bool:
     """Show how far a job is until it is done; say whether it is within `timeout` seconds."""
     from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -38,7 +39,7 @@ def show_progress(job: Job, timeout: float | None) -> bool:
     deadline = None if timeout is None else time.monotonic() + timeout
     done = False
     with Progress(*columns, console=console, transient=True) as bar:
-        line = bar.add_task(job.name, total=None, figures="")
+        line = bar.add_task(escape(job.name), total=None, figures="")
         while not done and (deadline is None or time.monotonic() < deadline):
             metrics = job.metrics
             bar.update(
@@ -59,13 +60,18 @@ def _figures(metrics: JobMetrics) -> str:
 
 
 def _show_summary(job: Job, console: Console) -> None:
+    from rich.markup import escape  # noqa: PLC0415
+
     metrics = job.metrics
-    console.print(f"{job.name}: {job.status}, {_figures(metrics)} in {metrics.seconds:.2f} s")
+    console.print(
+        f"{escape(job.name)}: {job.status}, {_figures(metrics)} in {metrics.seconds:.2f} s"
+    )
     console.print(summary_table(metrics))
 
 
 def summary_table(metrics: JobMetrics) -> Table:
     """Return the figures of all operators as a table."""
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     shown = [what for what in ("errors", "dropped", "unrouted") if _any(metrics, what)]
@@ -75,7 +81,7 @@ def summary_table(metrics: JobMetrics) -> Table:
     for operator in metrics.operators.values():
         figures = (operator.records_in, operator.records_out)
         extra = (getattr(operator, what) for what in shown)
-        table.add_row(operator.name, *(f"{figure:,}" for figure in (*figures, *extra)))
+        table.add_row(escape(operator.name), *(f"{figure:,}" for figure in (*figures, *extra)))
     return table
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 
 from sage.kernel.jobmanager.job import Job
@@ -25,11 +26,11 @@ def watch(job: Job) -> None:
 
     A program that has set a handler of its own keeps it.
     """
+    _watched.add(job)
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _cancel_all)
-    _watched.add(job)
 
 
 def unwatch(job: Job) -> None:
@@ -38,15 +39,20 @@ def unwatch(job: Job) -> None:
 
 
 def announce_cancel(job: Job) -> None:
-    """Say on standard error that Ctrl-C cancels `job`."""
+    """Say on standard error, where there is one to write to, that Ctrl-C cancels `job`."""
     read = job.metrics.records_in
-    print(f"\nCtrl-C: cancelling job {job.name!r} after {read:,} records", file=sys.stderr)  # noqa: T201
+    with suppress(OSError, ValueError, AttributeError):
+        print(f"\nCtrl-C: cancelling job {job.name!r} after {read:,} records", file=sys.stderr)  # noqa: T201
 
 
 def _cancel_all(signum: int, frame: FrameType | None) -> None:
     for job in list(_watched):
-        announce_cancel(job)
         job.cancel()
+        announce_cancel(job)
+    # The next Ctrl-C is Python's own, and after the end of the main program the system's: it ends
+    # a process whose functions take their time.
+    alive = threading.main_thread().is_alive()
+    signal.signal(signal.SIGINT, signal.default_int_handler if alive else signal.SIG_DFL)
     # After the end of the main program there is nobody left whom an exception could reach.
-    if threading.main_thread().is_alive():
+    if alive:
         signal.default_int_handler(signum, frame)

@@ -96,7 +96,7 @@ class Job:
         self.error: BaseException | None = None
         self._clock: Clock = context.clock
         self._status = JobStatus.CREATED
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may cancel while it is held
         self._done = threading.Event()
         self._counters = [Counters() for _ in graph.vertices]
         self._tasks = [
@@ -198,7 +198,15 @@ class Job:
     def __await__(self) -> Generator[Any, None, JobResult]:
         import asyncio  # only for those who await  # noqa: PLC0415
 
-        yield from asyncio.to_thread(self.wait).__await__()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        self.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(end))
+        yield from done
         return self.result()
 
     def _run(self, task: Task) -> None:

@@ -26,7 +26,7 @@ from sage.kernel.runtime.task.segment import Deliver
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.020
-_FIRST_BATCH = 64
+_FIRST_BATCH = 1
 
 
 @dataclass
