@@ -22,8 +22,8 @@ T = TypeVar("T")
 _END: Final = object()
 
 
-def _do_nothing() -> None:
-    pass
+def do_nothing() -> None:
+    """Close or interrupt what needs neither."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Feed(Generic[T]):
     """
 
     records: Iterable[T]
-    close: Callable[[], None] = _do_nothing
-    interrupt: Callable[[], None] = _do_nothing
+    close: Callable[[], None] = do_nothing
+    interrupt: Callable[[], None] = do_nothing
     count: int | None = None
 
 
@@ -116,7 +116,7 @@ class FeedReader(SourceReader[T]):
         self._space = Doorbell()
         self._waiting = self._blocked = self._ended = self._closed = self._stopped = False
         self._fault: BaseException | None = None
-        self._interrupt = _do_nothing
+        self._interrupt = do_nothing
         self._count: int | None = None
         self._thread = threading.Thread(
             target=self._run,

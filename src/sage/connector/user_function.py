@@ -13,7 +13,7 @@ from typing import Any
 from sage.common.errors import FunctionError
 from sage.common.suggest import shorten
 from sage.connector.collection import IteratorReader
-from sage.connector.function_source import Feed, FunctionSource
+from sage.connector.function_source import Feed, FunctionSource, do_nothing
 from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.context import SourceContext
 from sage.dataflow.function.source import (
@@ -59,7 +59,7 @@ class LiveFunction:
         function = self.spec.create()
         if not isinstance(function, BaseFunction):
             records = iter_records(function)
-            return Feed(records, getattr(function, "close", _do_nothing))
+            return Feed(records, getattr(function, "close", do_nothing))
         function.ctx = context
         try:
             function.open()
@@ -150,7 +150,3 @@ def live_source(spec: FunctionSpec) -> FunctionSource[Any]:
     cls = target if isinstance(target, type) else type(target)
     bounded = issubclass(cls, BatchFunction)
     return FunctionSource(LiveFunction(spec), bounded=bounded, replayable=False)
-
-
-def _do_nothing() -> None:
-    pass

@@ -49,7 +49,6 @@ from sage.dataflow.record import DEAD_LETTERS, DeadLetter
 
 T = TypeVar("T")
 R = TypeVar("R")
-U = TypeVar("U")
 K = TypeVar("K", bound=Hashable)
 
 _AGGREGATE_ENTRIES = ("create_accumulator", "add", "get_result")

@@ -71,10 +71,7 @@ class LocalEnvironment(BaseEnvironment):
         if autostop:
             self.execute(progress=False)
             return self.env_uuid
-        job = self._start()
-        job.add_done_callback(_log_failure)
-        watch(job)
-        job.add_done_callback(unwatch)
+        self.submit_async()
         return self.env_uuid
 
     def submit_async(self) -> JobHandle:

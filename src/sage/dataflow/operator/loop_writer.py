@@ -69,7 +69,6 @@ class LoopWriter:
         self.bindings: dict[str, Any] = {}
         self.loops = 1
         self.operators = 0
-        self._prologue: list[str] = []
         self._body: list[tuple[str, LineOrigin | None]] = []
         self._epilogue: list[str] = []
         self._counters: dict[int, str] = {}
@@ -134,11 +133,6 @@ class LoopWriter:
         self.line(header)
         self._depth += 1
 
-    def first(self, text: str) -> None:
-        """Append a line that runs before the loop."""
-        if text not in self._prologue:
-            self._prologue.append(text)
-
     def last(self, text: str) -> None:
         """Append a line that runs after the loop, unless it raised."""
         if text not in self._epilogue:
@@ -148,7 +142,6 @@ class LoopWriter:
         """Return the text of the function `name(values)`; `counts` is the bound list of counters."""
         lines: list[str] = [
             f"def {name}(values, {', '.join(f'{n}={n}' for n in self.bindings)}):",
-            *(f"    {text}" for text in self._prologue),
             *(f"    {local} = 0" for local in self._counters.values()),
             "    try:",
             f"        for {FIRST_VALUE} in values:",

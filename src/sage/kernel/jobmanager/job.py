@@ -111,11 +111,6 @@ class Job:
         """Where the job is in its life."""
         return self._status
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether all its sources have an end."""
-        return all(source.source.bounded for source in self._sources() if source.source)
-
     def start(self, *, keep_alive: bool = True) -> None:
         """Start the tasks, each in a thread of its own.
 
@@ -262,10 +257,6 @@ class Job:
     def _source_nodes(self) -> list[int]:
         nodes = self.graph.stream_graph.nodes.values()
         return [node.id for node in nodes if isinstance(node.operator, ReadSource)]
-
-    def _sources(self) -> list[ReadSource]:
-        operators = [node.operator for node in self.graph.stream_graph.nodes.values()]
-        return [operator for operator in operators if isinstance(operator, ReadSource)]
 
     def _total_count(self) -> int | None:
         counts = [count for task in self._tasks for count in task.total_counts()]
