@@ -31,7 +31,7 @@ from sage.common.errors import (
     ServiceUnavailableError,
     SourceError,
 )
-from sage.connector.handle import Collected
+from sage.core.api.collected import Collected
 from sage.core.api.base_environment import BaseEnvironment
 from sage.core.api.datastream import ConnectedStreams, DataStream, KeyedStream, SplitStream
 from sage.core.api.job_handle import JobHandle

@@ -12,6 +12,7 @@ from sage import (
     BaseCoMapFunction,
     BaseFunction,
     CoFlatMapFunction,
+    CoMapFunction,
     CoProcessFunction,
     FieldKeyByFunction,
     FlatMapFunction,
@@ -310,6 +311,13 @@ class TestFlatMapFunction:
         assert order == [(what, i) for i in range(3) for what in ("made", "seen")]
 
 
+class Keys(CoProcessFunction):
+    def process0(self, data, ctx):
+        yield ctx.key, data
+
+    process1 = process0
+
+
 class TestConnectedStreams:
     def test_one_instance_serves_all_inputs(self, env):
         class Rates(BaseCoMapFunction):
@@ -381,6 +389,29 @@ class TestConnectedStreams:
         env.execute()
         assert main == [(None, {"id": None})]
         assert left == [(0, {"id": 0})]
+
+    def test_keys_take_the_options_of_all_operators(self, env):
+        one, other = env.from_batch(["a", 1]), env.from_batch(["b"])
+        keyed = one.connect(other).key_by(len, name="length", uid="key", on_error="dead_letter")
+        got = keyed.process(Keys).collect()
+        letters = env.dead_letters().collect()
+        env.execute()
+        assert got == [(1, "a"), (1, "b")]
+        assert [(letter.value, letter.operator) for letter in letters] == [(1, "length")]
+        assert [step.uid for step in env.pipeline if step.uid] == ["key-0", "key-1"]
+
+    def test_function_classes_have_types(self, env):
+        class Tag(CoMapFunction[int, str, str]):
+            def map0(self, data):
+                return f"number {data}"
+
+            def map1(self, data):
+                return f"word {data}"
+
+        assert run(env.from_batch([1]).connect(env.from_batch(["a"])).map(Tag)) == [
+            "number 1",
+            "word a",
+        ]
 
     def test_a_stream_connected_with_itself(self, env):
         stream = env.from_batch([1, 2])
@@ -526,6 +557,28 @@ class TestBatches:
             return [2 * x for x in batch] if form == "list" else batch * 2
 
         assert run(env.from_batch([1, 2, 3]).map_batch(double, format=form)) == [2, 4, 6]
+
+    @pytest.mark.parametrize("instance", [False, True])
+    def test_a_batch_function_may_be_a_class_with_arguments(self, env, instance):
+        class Shift(MapFunction):
+            def __init__(self, by, factor=1):
+                super().__init__()
+                self.by, self.factor = by, factor
+
+            def open(self):
+                self.opened = True
+
+            def execute(self, data):
+                assert self.opened
+                return [x * self.factor + self.by for x in data]
+
+        numbers = env.from_batch([1, 2])
+        shifted = (
+            numbers.map_batch(Shift(10, factor=2), name="s")
+            if instance
+            else numbers.map_batch(Shift, 10, factor=2, name="s")
+        )
+        assert run(shifted) == [12, 14]
 
     def test_an_unknown_format_is_refused(self, env):
         with pytest.raises(Exception, match="format"):

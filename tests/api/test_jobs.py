@@ -103,6 +103,15 @@ class TestSubmit:
         assert env.wait(PATIENCE)["status"] == "success"
         assert env.job.status is JobStatus.FINISHED
 
+    def test_a_job_has_one_handle(self, env):
+        env.from_batch([1]).sink(lambda x: None)
+        first = env.submit_async()
+        assert env.job is env.job is first
+        first.wait(PATIENCE)
+        env.execute()
+        assert env.job is not first
+        assert env.job == env.job != first
+
     def test_autostop_waits_and_raises(self, env):
         got = env.from_batch([1]).collect()
         assert env.submit(autostop=True) == env.env_uuid
@@ -373,13 +382,17 @@ class TestFigures:
         job = env.submit_async()
         valve.put(1)
         gate.wait_entered()
-        assert job.metrics["in"].records_out == 1
+        assert job.metrics["in"].records_out == 0  # it is not through yet
         assert job.error is None
         with pytest.raises(JobError, match="wait for it first"):
             job.result(timeout=0.01)
         gate.open_for(1)
+        valve.put(2)
+        gate.wait_entered()  # so the batch of the first is through
+        assert job.metrics["in"].records_out == 1
+        gate.open_for(1)
         valve.end()
-        assert job.result(PATIENCE).metrics["out"].records_in == 1
+        assert job.result(PATIENCE).metrics["out"].records_in == 2
 
     def test_a_callback_is_called_once_the_job_is_done_also_afterwards(self, env):
         env.from_batch([1]).sink(lambda x: None)
@@ -488,6 +501,30 @@ class TestContextManager:
             assert valve.asked.wait(PATIENCE)
             valve.end()
         assert env.job.status.is_terminal
+
+    def test_a_job_that_still_runs_then_is_told_to_be_cancelled(self, valve, caplog):
+        with LocalEnvironment("leaving") as env:
+            env.from_source(valve).sink(lambda x: None)
+            env.submit()
+            assert valve.asked.wait(PATIENCE)
+            valve.end()
+            env.wait(PATIENCE)
+        assert "with block" not in caplog.text
+        with LocalEnvironment("leaving") as env:
+            seen = threading.Event()
+            env.from_batch(itertools.count).sink(lambda x: seen.set())
+            env.submit()
+            assert seen.wait(PATIENCE)
+        assert env.job.status is JobStatus.CANCELED
+        assert (
+            "the job 'leaving' is cancelled, because it still runs at the end of the with block"
+            in (caplog.text)
+        )
+
+    def test_a_job_that_has_given_enough_is_not(self, caplog):
+        with LocalEnvironment("enough") as env:
+            assert list(env.from_batch(itertools.count).execute_and_collect(limit=3)) == [0, 1, 2]
+        assert caplog.text == ""
 
     def test_an_exception_in_the_block_goes_on(self):
         env = LocalEnvironment("jobs")

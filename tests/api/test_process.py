@@ -205,6 +205,60 @@ def test_ctrl_c_leaves_a_handler_of_the_program_alone():
     assert sorted(out.splitlines()) == ["map closed", "mine", "source closed"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "env.execute()",
+        "await env.submit_async()",
+        "env.submit(); await asyncio.sleep(15)",
+    ],
+)
+def test_ctrl_c_in_a_coroutine_cancels_and_closes_too(body):
+    code, out, err = interrupt_when_running(f"""{ENDLESS}
+    import asyncio
+    async def main():
+        {body}
+    asyncio.run(main())
+    """)
+    assert "cancelling job 'endless'" in err
+    assert err.strip().endswith("KeyboardInterrupt")
+    assert sorted(out.splitlines()) == ["map closed", "source closed"]
+    assert code != 0
+
+
+def test_ctrl_c_after_a_coroutine_that_submitted_a_job_has_ended():
+    _, out, err = interrupt_when_running(f"""{ENDLESS}
+    import asyncio
+    async def main():
+        env.submit()
+    asyncio.run(main())
+    """)
+    assert "cancelling job 'endless'" in err
+    assert sorted(out.splitlines()) == ["map closed", "source closed"]
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_in_a_coroutine_whose_job_is_done_is_asyncios_own():
+    _, out, err = interrupt_when_running("""
+    import asyncio
+    from sage import LocalEnvironment
+    async def main():
+        env = LocalEnvironment("done")
+        env.from_batch([1]).sink(lambda x: None)
+        await env.submit_async()
+        env.execute()
+        try:
+            print("running")
+            await asyncio.sleep(15)
+        except asyncio.CancelledError:
+            print("cancelled")
+            raise
+    asyncio.run(main())
+    """)
+    assert out == "cancelled\n"
+    assert err.strip().endswith("KeyboardInterrupt")
+
+
 @pytest.mark.parametrize("end", ["env.execute()", "env.submit(autostop=True)"])
 def test_a_failing_job_fails_the_program(end):
     code, _, err = run(f"""

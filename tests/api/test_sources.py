@@ -1,7 +1,10 @@
 """Where records come from: the shapes of batches and live sources, their life and their end."""
 
+import contextlib
 import functools
 import itertools
+import queue
+import threading
 
 import pytest
 
@@ -211,6 +214,33 @@ class TestLiveSources:
 
         assert run(getattr(env, how)(Countdown)) == [3, None, 0, "", False]
 
+    @pytest.mark.parametrize("end", ["stop", "cancel", "fail"])
+    def test_one_that_waits_can_see_that_it_should_leave_off(self, env, end, caplog):
+        inbox, arrived, ended = queue.Queue(), threading.Event(), []
+
+        class Messages(SourceFunction):
+            def get_data_iterator(self):
+                while not self.ctx.is_cancelled:
+                    with contextlib.suppress(queue.Empty):
+                        yield inbox.get(timeout=0.01)
+                ended.append(threading.current_thread().name)
+
+        inverse = env.from_source(Messages, name="in").map(lambda x: 1 / x)
+        seen = inverse.collect()
+        inverse.sink(lambda x: arrived.set())
+        job = env.submit_async()
+        inbox.put(1)
+        assert arrived.wait(10)
+        if end == "fail":
+            inbox.put(0)
+            job.wait(10)
+        else:
+            getattr(env, end)(10)
+        assert job.status == {"stop": "FINISHED", "cancel": "CANCELED", "fail": "FAILED"}[end]
+        assert ended == ["sage-source-in"]
+        assert seen == [1.0]
+        assert "left behind" not in caplog.text
+
     def test_source_is_another_name(self, env):
         assert run(env.source(lambda: iter([1]))) == [1]
 
@@ -242,6 +272,38 @@ class TestRunningAgain:
         second = stream.map(lambda x: x + 1).collect()
         env.execute()
         assert (first, second) == ([1], [2])
+
+    @pytest.mark.parametrize("how", ["from_batch", "from_source"])
+    def test_an_instance_that_has_nothing_left_is_told(self, env, how, caplog):
+        class Countdown(SourceFunction):
+            left = 2
+
+            def execute(self):
+                self.left -= 1
+                return self.left if self.left >= 0 else StopSignal
+
+        got = getattr(env, how)(Countdown(), name="in").collect()
+        env.execute()
+        assert (got, caplog.text) == ([1, 0], "")
+        env.execute()
+        assert got == []
+        assert "'in' is an instance that was run before, and gave no record" in caplog.text
+
+    @pytest.mark.parametrize("how", ["from_batch", "from_source"])
+    def test_an_instance_that_starts_again_gives_all_and_is_closed(self, env, how, caplog):
+        ended = []
+
+        class Letters(SourceFunction):
+            def get_data_iterator(self):
+                try:
+                    yield from "abc"
+                finally:
+                    ended.append(True)
+
+        got = getattr(env, how)(Letters()).collect()
+        env.execute()
+        env.execute()
+        assert (got, ended, caplog.text) == (["a", "b", "c"], [True, True], "")
 
     def test_a_program_that_failed_may_run_again(self, env):
         attempts = itertools.count()

@@ -200,6 +200,30 @@ def test_a_blocked_iterator_is_left_behind_with_a_warning_and_closed_when_it_ret
             thread.join(PATIENCE)
 
 
+@pytest.mark.parametrize("ends", ["stop", "close"])
+def test_a_record_taken_by_a_source_that_was_left_behind_is_told_as_lost(caplog, ends):
+    started, go_on = threading.Event(), threading.Event()
+
+    def blocked():
+        started.set()
+        wait_for(go_on)
+        yield "somebody else's"
+
+    with caplog.at_level(logging.WARNING), running(blocked, close_timeout=0.01) as (reader, _):
+        assert reader.read_batch(1) == []
+        wait_for(started)
+        if ends == "stop":
+            reader.stop()
+            assert reader.read_batch(1) is None
+        reader.close()
+        go_on.set()
+        for thread in threading.enumerate():
+            if thread.name == "sage-source-ticks":
+                thread.join(PATIENCE)
+    assert reader.lost == 1
+    assert "source of 'ticks' gave a record after it had been stopped; it is lost" in caplog.text
+
+
 def test_interrupt_makes_a_blocked_iterator_return():
     started, stop = threading.Event(), threading.Event()
 

@@ -1,7 +1,9 @@
 """Which programs are refused, with what advice, and how those that run are named and shown."""
 
+import functools
 import logging
 import re
+from typing import Literal
 
 import pytest
 
@@ -12,6 +14,7 @@ from sage import (
     GraphError,
     LocalEnvironment,
     MapFunction,
+    SourceError,
     SourceFunction,
 )
 from sage.testing import CollectingSink
@@ -168,6 +171,32 @@ class TestFunctionsThatAreRefused:
         with pytest.raises(FunctionError, match="soon is an async function"):
             env.from_batch([1]).map(soon)
 
+    @pytest.mark.parametrize("method", ["map", "filter", "flat_map", "sink", "split", "map_batch"])
+    def test_what_gives_a_coroutine_when_it_is_called(self, env, method):
+        class Soon:
+            async def __call__(self, x):
+                return x
+
+        async def many(x):
+            yield x
+
+        says = f"async functions are not supported by {method}"
+        for function in (Soon(), functools.partial(Soon()), many, functools.partial(many)):
+            with pytest.raises(FunctionError, match=says):
+                getattr(env.from_batch([1]), method)(function)
+
+    @pytest.mark.parametrize("method", ["from_batch", "from_source"])
+    def test_a_source_that_is_an_async_function(self, env, method):
+        async def one():
+            return [1]
+
+        async def several():
+            yield 1
+
+        for function in (one, several):
+            with pytest.raises(FunctionError, match=f"not supported by {method}"):
+                getattr(env, method)(function)
+
     def test_a_class_whose_method_is_a_coroutine_function(self, env):
         class Soon(MapFunction):
             async def execute(self, data):
@@ -281,6 +310,67 @@ class TestFunctionsThatAreRefused:
         with pytest.raises(FunctionError, match="needs a source function"):
             env.from_source(data)
 
+    @pytest.mark.parametrize("data", [[1], iter([1]), "abc"], ids=lambda d: type(d).__name__)
+    def test_a_live_source_that_is_at_hand(self, env, data):
+        with pytest.raises(FunctionError, match=r"needs a source function.*read by from_batch"):
+            env.from_source(data)
+
+    @pytest.mark.parametrize("fields", [("a", 5.0), ("a", None), (0, len)], ids=repr)
+    def test_a_field_that_is_none(self, env, fields):
+        with pytest.raises(FunctionError, match="a field is a name, a dotted path or an index"):
+            env.from_batch([1]).key_by(*fields)
+
+    @pytest.mark.parametrize("method", ["from_text_file", "from_csv", "from_jsonl"])
+    def test_a_misspelt_option_of_a_file(self, env, method):
+        with pytest.raises(FunctionError, match=f"{method}.*'encodng'. Did you mean 'encoding'"):
+            getattr(env, method)("a.txt", encodng="utf-8")
+
+    def test_a_misspelt_option_of_a_socket(self, env):
+        with pytest.raises(FunctionError, match=r"'retrys'\. Did you mean 'retries'"):
+            env.from_socket_text_stream("localhost", 9999, retrys=3)
+
+    def test_a_type_that_json_cannot_become(self, env):
+        with pytest.raises(FunctionError, match=r"from_jsonl\(\): type cannot be 5"):
+            env.from_jsonl("a.jsonl", type=5)
+
+    def test_arguments_of_files_and_sockets_that_cannot_be(self, env):
+        for given in ({"encoding": 5}, {"header": 5}):
+            with pytest.raises(SourceError, match="not 5"):
+                env.from_csv("a.csv", **given)
+        for host, port in ((5, 9999), ("localhost", "9999"), ("localhost", True)):
+            with pytest.raises(SourceError, match="a socket source needs"):
+                env.from_socket_text_stream(host, port)
+
+    @pytest.mark.parametrize("limit", [-1, 1.5, "1", True], ids=repr)
+    def test_a_limit_that_is_no_number_of_records(self, env, limit):
+        with pytest.raises(GraphError, match="limit is a whole number of at least 0"):
+            env.from_batch([1]).execute_and_collect(limit=limit)
+        assert env.job is None
+
+    @pytest.mark.parametrize("tag", [None, 0, []], ids=repr)
+    def test_a_tag_that_is_no_string(self, env, tag):
+        with pytest.raises(GraphError, match="the tag of a branch is a string"):
+            env.from_batch([1]).split(same)[tag]
+        with pytest.raises(GraphError, match="the tag of a side output is a string"):
+            env.from_batch([1]).process(same).side_output(tag)
+
+    @pytest.mark.parametrize("kind", ["function", "class", "instance", "partial"])
+    def test_a_branch_that_the_function_says_it_never_names(self, env, kind):
+        def parity(x) -> Literal["even", "odd"]:
+            return "odd" if x % 2 else "even"
+
+        class Parity(MapFunction):
+            def execute(self, data: int) -> Literal["even", "odd"]:
+                return parity(data)
+
+        given = {"function": parity, "class": Parity, "instance": Parity()}
+        parts = env.from_batch([1]).split(given.get(kind, functools.partial(parity)))
+        if kind == "partial":  # it does not say
+            return
+        with pytest.raises(GraphError, match=r"names no branch 'evn'\. Did you mean 'even'"):
+            parts["evn"]
+        parts["odd"].collect()
+
     def test_arguments_beside_a_collection(self, env):
         with pytest.raises(FunctionError, match="arguments are for function classes"):
             env.from_batch([1], 2)
@@ -295,6 +385,23 @@ class TestFunctionsThatAreRefused:
 
 
 class TestSettings:
+    @pytest.mark.parametrize("name", [5, None, b"app"], ids=repr)
+    def test_a_name_that_is_no_string(self, name):
+        with pytest.raises(ConfigError, match="the name of an environment is a string"):
+            LocalEnvironment(name)
+
+    @pytest.mark.parametrize("config", [5, [1], "parallelism"], ids=repr)
+    def test_a_configuration_that_is_no_dict(self, config):
+        with pytest.raises(ConfigError, match="the configuration is a dict"):
+            LocalEnvironment("app", config)
+
+    @pytest.mark.parametrize("policy", ["skp", None, 5, []], ids=repr)
+    def test_a_policy_for_the_environment_that_is_none(self, env, policy):
+        with pytest.raises(
+            ConfigError, match="on_error is one of 'fail', 'skip', 'dead_letter', not"
+        ):
+            env.set_on_error(policy)
+
     def test_an_unknown_key_names_the_near_one(self):
         with pytest.raises(ConfigError, match=r"'paralelism'\. Did you mean 'parallelism'"):
             LocalEnvironment("app", {"paralelism": 2})
@@ -446,6 +553,23 @@ class TestOddProgramsThatRun:
         got = stream.union(stream).collect()
         env.execute()
         assert sorted(got) == [1, 1, 2, 2]
+
+    def test_records_of_branches_that_nobody_selects_are_told_at_the_end(self, env, caplog):
+        parts = env.from_batch(range(10)).split(lambda x: "odd" if x % 2 else "even", name="parity")
+        parts["odd"].sink(id)
+        parts["evn"].sink(id)
+        env.execute()
+        assert (
+            "parity put out 5 records under tags that nobody reads; those read are: 'evn', 'odd'"
+            in caplog.text
+        )
+
+    def test_values_of_side_outputs_that_nobody_reads_are_told_at_the_end(self, env, caplog):
+        env.from_batch([1, 2]).process(lambda x, ctx: ctx.output("late", x), name="p").sink(id)
+        env.execute()
+        assert (
+            "p put out 2 records under tags that nobody reads; those read are: none" in caplog.text
+        )
 
 
 class TestNames:

@@ -11,6 +11,7 @@ import pytest
 
 from sage import (
     FlatMapFunction,
+    FunctionError,
     JobStatus,
     LocalEnvironment,
     OperatorError,
@@ -18,6 +19,7 @@ from sage import (
     SinkWriter,
     Source,
     SourceFunction,
+    SourceReader,
 )
 from sage.testing import InjectedFaultError, TestSource
 
@@ -245,6 +247,27 @@ class TestMistakesWithAnExplanation:
         assert isinstance(failure_of(env).__cause__, TypeError)
 
 
+class _OneReader(SourceReader):
+    """Gives the same result at each read."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def read_batch(self, max_records):
+        return self.result
+
+    def snapshot(self):
+        return {"": None}
+
+
+class _ReadBy(Source):
+    def __init__(self, make):
+        self.make = make
+
+    def create_reader(self, splits, context):
+        return self.make()
+
+
 class TestAFailingSource:
     def test_that_cannot_be_opened(self, env):
         class Unreachable(Source):
@@ -307,6 +330,38 @@ class TestAFailingSource:
         error = failure_of(env)
         assert error.operator == "s"
         assert "SystemExit" in str(error)
+
+    @pytest.mark.parametrize("how", ["from_batch", "from_source"])
+    def test_that_exits_the_process_gives_what_came_before(self, env, how):
+        def records():
+            yield from range(100)
+            sys.exit(3)
+
+        got = []
+        getattr(env, how)(records, name="s").sink(got.append)
+        error = failure_of(env)
+        assert (error.operator, error.phase) == ("s", "read")
+        assert "SystemExit" in str(error)
+        assert got == list(range(100))
+
+    def test_that_fails_to_stop_is_told_by_its_name(self, env):
+        class Reader(_OneReader):
+            def stop(self):
+                raise OSError("cannot stop")
+
+        env.from_source(_ReadBy(lambda: Reader([])), name="s").sink(print)
+        env.logger.disabled = True
+        env.submit()
+        env.stop(10)
+        assert (env.job.error.operator, env.job.error.phase) == ("s", "read")
+        assert isinstance(env.job.error.__cause__, OSError)
+
+    @pytest.mark.parametrize("result", [5, {1: 2}, {1}, iter([1])], ids=lambda r: type(r).__name__)
+    def test_that_gives_no_sequence_is_told_what_to_give(self, env, result):
+        env.from_source(_ReadBy(lambda: _OneReader(result)), name="s").sink(print)
+        error = failure_of(env)
+        assert (error.operator, error.phase) == ("s", "read")
+        assert "read_batch() returns a sequence" in str(error)
 
     def test_that_reads_an_iterator_a_second_time_is_told_what_to_do(self, env):
         env.from_batch(iter([1, 2])).sink(lambda x: None)
@@ -438,6 +493,17 @@ class TestPolicies:
         assert [letter.value for letter in letters] == [2, 3]
         assert result.metrics["b"].errors == 2
 
+    def test_all_letters_of_a_failing_batch_tell_where_it_failed(self):
+        env = LocalEnvironment("errors", {"batch_size": 2})
+        stream = env.from_batch([0, 1, 2]).map_batch(
+            lambda batch: [fail_on_two(x) for x in batch], on_error="dead_letter"
+        )
+        stream.sink(id)
+        letters = stream.dead_letters().collect()
+        env.execute()
+        assert [letter.value for letter in letters] == [1, 2]
+        assert all("in fail_on_two" in letter.traceback for letter in letters)
+
     def test_what_a_failing_flat_map_had_collected_is_not_given_to_another_record(self, env):
         class Collects(FlatMapFunction):
             def execute(self, data):
@@ -496,6 +562,47 @@ class TestPolicies:
         got = env.from_batch([1, 2, 3]).key_by(lambda x: 0).reduce(add, on_error="skip").collect()
         env.execute()
         assert got == [1, 4]
+
+
+async def soon(x):
+    return x
+
+
+async def many(x):
+    yield x
+
+
+class TestACoroutineFromAPlainFunction:
+    @pytest.mark.parametrize("function", [soon, many])
+    @pytest.mark.parametrize("kind", ["map", "filter", "flat_map", "key_by", "sink", "inspect"])
+    def test_is_told_by_the_operator(self, env, kind, function):
+        stream = getattr(env.from_batch([1]), kind)(lambda x: function(*[x]), name="m")
+        if kind not in ("sink", "inspect"):
+            stream.sink(id)
+        error = failure_of(env)
+        assert isinstance(error.__cause__, FunctionError)
+        assert error.operator == "m"
+        assert "async functions are not supported by" in str(error)
+
+    def test_is_found_in_all_that_keyed_functions_return(self, env):
+        env.from_batch([1, 1]).key_by(lambda x: x).reduce(lambda a, b: soon(a), name="r").sink(id)
+        assert "async functions are not supported by reduce" in str(failure_of(env))
+
+    def test_is_skipped_record_by_record_under_a_policy(self, env):
+        stream = env.from_batch([1, 2, 3]).map(
+            lambda x: soon(x) if x < 3 else x, name="m", on_error="dead_letter"
+        )
+        got, letters = stream.collect(), stream.dead_letters().collect()
+        env.execute()
+        assert got == [3]
+        assert [letter.value for letter in letters] == [1, 2]
+        assert all(isinstance(letter.error, FunctionError) for letter in letters)
+
+    def test_costs_a_plain_function_nothing_after_its_first_batch(self, env):
+        depths = []
+        env.from_batch(range(10)).sink(lambda x: depths.append(len(inspect.stack())))
+        env.execute()
+        assert depths[1:] == [depths[0] - 1] * 9
 
 
 class TestExitingFromAFunction:

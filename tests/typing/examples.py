@@ -5,8 +5,12 @@ from typing import Any, assert_type
 
 from sage import (
     AggregateFunction,
+    BatchFunction,
+    CoFlatMapFunction,
     Collected,
+    CoMapFunction,
     ConnectedStreams,
+    CoProcessFunction,
     DataStream,
     DeadLetter,
     FilterFunction,
@@ -21,8 +25,11 @@ from sage import (
     ProcessFunction,
     ReduceFunction,
     SinkFunction,
+    SourceFunction,
     SplitStream,
+    StopSignal,
 )
+from sage.connector.collection import CollectionSource
 
 env = LocalEnvironment("typed", {"batch_size": 10})
 numbers: DataStream[int] = env.from_collection([1, 2, 3])
@@ -86,10 +93,87 @@ class Route(ProcessFunction[int, str]):
         return None
 
 
+class Squares(BatchFunction[int]):
+    def __init__(self, number: int = 3) -> None:
+        super().__init__()
+        self.number = number
+
+    def get_data_iterator(self) -> Iterator[int]:
+        return (n * n for n in range(self.number))
+
+
+class Ticks(SourceFunction[float]):
+    def execute(self) -> float | type[StopSignal]:
+        return StopSignal
+
+
+class Plain:
+    def get_data_iterator(self) -> Iterator[bytes]:
+        return iter([b"a"])
+
+
+def squares() -> Iterator[int]:
+    yield 1
+
+
+class Tag(CoMapFunction[int, str, str]):
+    def map0(self, data: int) -> str:
+        return str(data)
+
+    def map1(self, data: str) -> str:
+        return data
+
+
+class Twice(CoFlatMapFunction[int, str, bytes]):
+    def flat_map0(self, data: int) -> Iterable[bytes]:
+        yield bytes(data)
+
+    def flat_map1(self, data: str) -> list[bytes]:
+        return [data.encode()]
+
+
+class Sides(CoProcessFunction[int, str, bool]):
+    def process0(self, data: int, ctx: ProcessContext) -> Iterable[bool] | None:
+        return None
+
+    def process1(self, data: str, ctx: ProcessContext) -> Iterable[bool]:
+        return [True]
+
+
+class Lengths(MapFunction[list[str], list[int]]):
+    def __init__(self, offset: int) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def execute(self, data: list[str]) -> list[int]:
+        return [len(text) + self.offset for text in data]
+
+
 class Show(SinkFunction[int]):
     def execute(self, data: int) -> None:
         self.logger.info("%s", data)
 
+
+# sources: what is in a collection, what a callable or a function gives
+assert_type(env.from_batch([1, 2]), DataStream[int])
+assert_type(env.from_batch("abc", name="letters"), DataStream[str])
+assert_type(env.from_batch({"a": 1}), DataStream[str])
+assert_type(env.from_batch(range(3)), DataStream[int])
+assert_type(env.from_batch(lambda: [1.5]), DataStream[float])
+assert_type(env.from_batch(squares), DataStream[int])
+assert_type(env.from_batch(Squares), DataStream[int])
+assert_type(env.from_batch(Squares, 3, name="squares"), DataStream[int])
+assert_type(env.from_batch(Squares(3)), DataStream[int])
+assert_type(env.from_batch(Plain), DataStream[bytes])
+assert_type(env.from_batch(Plain()), DataStream[bytes])
+assert_type(env.from_source(squares), DataStream[int])
+assert_type(env.from_source(Ticks), DataStream[float])
+assert_type(env.from_source(Ticks(), name="ticks"), DataStream[float])
+assert_type(env.from_source(Squares, number=3), DataStream[int])
+assert_type(env.from_source(Plain), DataStream[bytes])
+assert_type(env.source(Ticks), DataStream[float])
+assert_type(env.from_source(CollectionSource(["a"])), DataStream[str])
+assert_type(env.from_batch([1]).map(str).filter(bool).collect(), Collected[str])
 
 # map: a lambda, a function, a type, a class with arguments, an instance
 assert_type(numbers.map(lambda n: n / 2), DataStream[float])
@@ -146,6 +230,15 @@ assert_type(numbers.distinct(), DataStream[int])
 # several streams, ends
 assert_type(numbers.union(numbers), DataStream[int])
 assert_type(numbers.connect(texts), ConnectedStreams)
+assert_type(numbers.connect(texts).key_by(lambda r: r, name="key"), ConnectedStreams)
+assert_type(numbers.connect(texts).map(Tag), DataStream[str])
+assert_type(numbers.connect(texts).comap(Tag(), name="tag"), DataStream[str])
+assert_type(numbers.connect(texts).map(str), DataStream[Any])
+assert_type(numbers.connect(texts).map(str, len), DataStream[Any])
+assert_type(numbers.connect(texts).flat_map(Twice), DataStream[bytes])
+assert_type(numbers.connect(texts).process(Sides), DataStream[bool])
+assert_type(texts.map_batch(Lengths, 1, name="lengths"), DataStream[Any])
+assert_type(texts.map_batch(len, format="numpy"), DataStream[Any])
 assert_type(numbers.sink(print), DataStream[int])
 assert_type(numbers.sink(Show), DataStream[int])
 assert_type(numbers.inspect(print).name("seen").uid("seen-1"), DataStream[int])

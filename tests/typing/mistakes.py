@@ -24,4 +24,7 @@ numbers.map(str, on_error="ignore")  # wrong
 numbers.reduce(lambda a, b: a + b)  # wrong
 numbers.map(str).map(lambda text: text.missing)  # wrong
 numbers.key_by(lambda n: [n])  # wrong
+env.from_batch([1, 2]).map(length)  # wrong
+env.from_source(lambda: iter("abc")).map(lambda text: text.missing)  # wrong
+numbers.connect(numbers).key_by(length, nmae="key")  # wrong
 numbers.map(str).map(length).collect()

@@ -149,7 +149,7 @@ class IteratorReader(SourceReader[T]):
         self._count = count
         self._position = position
         self._chunk = 1
-        self._fault: Exception | None = None
+        self._fault: BaseException | None = None
         self._ended = False
         if position and next(islice(records, position - 1, None), _END) is _END:
             raise _too_short(position)
@@ -178,7 +178,7 @@ class IteratorReader(SourceReader[T]):
             try:
                 # In place, so that the records before a fault are kept.
                 batch.extend(islice(self._records, wanted - len(batch)))
-            except Exception as error:  # noqa: BLE001 - raised by the next read_batch
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - raised by the next read_batch
                 self._fault = error
                 return
             if len(batch) < wanted:

@@ -7,7 +7,7 @@ pipeline says what becomes of records that fail.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -98,6 +98,8 @@ class CsvSource(Source[CsvRow]):
         compression: Compression = "infer",
     ) -> None:
         self._paths = list_paths(paths)
+        if not isinstance(header, (bool, Iterable)):
+            raise SourceError(f"header is True, False or the names of the columns, not {header!r}")
         self._header = header if isinstance(header, bool) else tuple(header)
         self._format = {"delimiter": delimiter, "quotechar": quotechar}
         self._encoding = check_encoding(encoding)

@@ -103,6 +103,10 @@ class FeedReader(SourceReader[T]):
     The same holds the other way round for the space in the queue: the thread raises `_blocked`,
     then looks; the task takes records, then looks at `_blocked`. Only the thread writes that flag,
     so a ring that comes late cannot undo it.
+
+    Attributes:
+        lost: How many records the source has given after it was stopped, or left behind: nobody
+            takes them any more.
     """
 
     poll_interval = None
@@ -115,6 +119,8 @@ class FeedReader(SourceReader[T]):
         self._queue: deque[T] = deque()
         self._space = Doorbell()
         self._waiting = self._blocked = self._ended = self._closed = self._stopped = False
+        self._left_behind = False
+        self.lost = 0
         self._fault: BaseException | None = None
         self._interrupt = do_nothing
         self._count: int | None = None
@@ -176,7 +182,7 @@ class FeedReader(SourceReader[T]):
         return {"": self._position}
 
     def stop(self) -> bool:
-        """Let the thread take no more than the record it may be waiting for, which is let go."""
+        """Let the thread take no more than the record it may be waiting for, which is lost."""
         self._stopped = True
         return True
 
@@ -197,9 +203,11 @@ class FeedReader(SourceReader[T]):
         finally:
             self._thread.join(self._source.close_timeout)
         if self._thread.is_alive():
+            self._left_behind = True
             self._context.logger.warning(
                 "the source of %r has not returned within %g s of being closed; its thread %s is "
-                "left behind. Let its iterator wait with a time-out, so that it can end.",
+                "left behind, and may take one more record that nobody will see. Let its iterator "
+                "wait with a time-out, and end when self.ctx.is_cancelled.",
                 self._context.operator_name,
                 self._source.close_timeout,
                 self._thread.name,
@@ -255,10 +263,13 @@ class FeedReader(SourceReader[T]):
         append = queue.append
         for record in records:
             if self._stopped:
+                self._lose()
                 return
             append(record)
             if self._waiting:
                 if self._closed:
+                    if self._left_behind:
+                        self._lose()
                     return
                 self._waiting = False
                 self._context.wake()
@@ -266,6 +277,13 @@ class FeedReader(SourceReader[T]):
                 self._wait_for_space()
                 if self._closed:
                     return
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._context.logger.warning(
+            "the source of %r gave a record after it had been stopped; it is lost",
+            self._context.operator_name,
+        )
 
     def _wait_for_space(self) -> None:
         self._blocked = True

@@ -61,8 +61,10 @@ class SocketTextSource(Source[str]):
         connect_timeout: float = 10.0,
         retries: int = 0,
     ) -> None:
-        if not 0 < port < 65536:
-            raise SourceError(f"a socket source needs a port from 1 to 65535, not {port}")
+        if not isinstance(host, str):
+            raise SourceError(f"a socket source needs the name or address of a host, not {host!r}")
+        if type(port) is not int or not 0 < port < 65536:
+            raise SourceError(f"a socket source needs a port from 1 to 65535, not {port!r}")
         if not delimiter:
             raise SourceError("a socket source needs a delimiter of at least one character")
         self.address = (host, port)

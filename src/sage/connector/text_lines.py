@@ -37,6 +37,8 @@ def check_encoding(encoding: str) -> str:
         raise SourceError(
             f"unknown encoding {encoding!r}; 'utf-8' and 'latin-1' are usual ones"
         ) from None
+    except TypeError:
+        raise SourceError(f"an encoding is a name such as 'utf-8', not {encoding!r}") from None
     try:
         fits = _ASCII.decode(codec.name) == _ASCII.decode("ascii")
     except (UnicodeError, LookupError):

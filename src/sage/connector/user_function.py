@@ -6,11 +6,10 @@ runs on a thread of its own (`function_source`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sage.common.errors import FunctionError
 from sage.common.suggest import shorten
 from sage.connector.collection import IteratorReader
 from sage.connector.function_source import Feed, FunctionSource, do_nothing
@@ -19,33 +18,58 @@ from sage.dataflow.function.context import SourceContext
 from sage.dataflow.function.source import (
     BatchFunction,
     Source,
-    SourceFunction,
     SourceReader,
     call_until_stop,
 )
 from sage.dataflow.function.spec import FunctionSpec
 
-
-def gives_records(target: object) -> bool:
-    """Say whether `target` is a source function: a class or an instance that gives records."""
-    cls = target if isinstance(target, type) else type(target)
-    return hasattr(cls, "get_data_iterator") or (
-        issubclass(cls, BaseFunction) and hasattr(cls, "execute")
-    )
+T_co = TypeVar("T_co", covariant=True)
 
 
-def check_source_class(role: str, target: object) -> None:
-    """Check that a source function defines one of the two methods that give records.
+class GivesRecords(Protocol[T_co]):
+    """Any class with this method is a source function."""
 
-    Raises:
-        FunctionError: it defines neither.
+    def get_data_iterator(self) -> Iterable[T_co]:
+        """Return an iterator over the records."""
+        ...
+
+
+class Runs:
+    """Begins the runs of a source function, and tells an instance that has nothing left to give.
+
+    Each run of a class makes an instance of its own. One that the user made may be used up.
+
+    Args:
+        spec: The function.
     """
-    cls = target if isinstance(target, type) else type(target)
-    inherited = getattr(cls, "get_data_iterator", None) is SourceFunction.get_data_iterator
-    if inherited and getattr(cls, "execute", None) is SourceFunction.execute:
-        raise FunctionError(
-            f"{role}(): {cls.__name__} defines neither get_data_iterator() nor execute()"
-        )
+
+    def __init__(self, spec: FunctionSpec) -> None:
+        self._spec = spec
+        self._has_run = False
+
+    def begin(self, function: Any, context: SourceContext) -> Iterator[Any]:
+        """Return an iterator over the records of `function`, which `spec.create` has made."""
+        records = iter_records(function)
+        keeps_state = isinstance(function, BaseFunction) or hasattr(function, "get_data_iterator")
+        again = self._has_run and keeps_state and function is self._spec.target
+        self._has_run = True
+        return _warn_if_empty(records, context) if again else records
+
+
+def _warn_if_empty(records: Iterator[Any], context: SourceContext) -> Iterator[Any]:
+    try:
+        for first in records:
+            yield first
+            yield from records
+            return
+    finally:
+        if isinstance(records, Generator):
+            records.close()
+    context.logger.warning(
+        "the source of %r is an instance that was run before, and gave no record this time; give "
+        "the class instead, so that each run makes an instance of its own",
+        context.operator_name,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,17 +77,18 @@ class LiveFunction:
     """Opens a user's function as a live source; can be pickled if the function can."""
 
     spec: FunctionSpec
+    runs: Runs
 
     def __call__(self, context: SourceContext) -> Feed[Any]:
         """Make the function, open it, and start its iterator."""
         function = self.spec.create()
         if not isinstance(function, BaseFunction):
-            records = iter_records(function)
+            records = self.runs.begin(function, context)
             return Feed(records, getattr(function, "close", do_nothing))
         function.ctx = context
         try:
             function.open()
-            records, count = iter_records(function), count_records(function, context)
+            records, count = self.runs.begin(function, context), count_records(function, context)
             return Feed(records, function.close, count=count)
         except BaseException:
             function.close()
@@ -81,25 +106,33 @@ class BatchFunctionSource(Source[Any]):
 
     def __init__(self, spec: FunctionSpec) -> None:
         self.spec = spec
+        self._runs = Runs(spec)
 
     def create_reader(self, splits: Mapping[str, Any], context: SourceContext) -> SourceReader[Any]:
         """Make the function, open it, and read on from the position of the only split."""
         function = self.spec.create()
         if not isinstance(function, BaseFunction):
-            return _BatchFunctionReader(function, splits[""] or 0, context)
+            return self._read(function, splits[""], context)
         function.ctx = context
         try:
             function.open()
-            return _BatchFunctionReader(function, splits[""] or 0, context)
+            return self._read(function, splits[""], context)
         except BaseException:
             function.close()
             raise
 
+    def _read(self, function: Any, position: int | None, context: SourceContext) -> _FunctionReader:
+        records = self._runs.begin(function, context)
+        count = count_records(function, context)
+        return _FunctionReader(function, records, position or 0, count)
 
-class _BatchFunctionReader(IteratorReader[Any]):
-    def __init__(self, function: Any, position: int, context: SourceContext) -> None:
+
+class _FunctionReader(IteratorReader[Any]):
+    def __init__(
+        self, function: Any, records: Iterator[Any], position: int, count: int | None
+    ) -> None:
         self._function = function
-        super().__init__(iter_records(function), position, count_records(function, context))
+        super().__init__(records, position, count)
 
     def close(self) -> None:
         """Close the function, after the generator that it may have made."""
@@ -149,4 +182,4 @@ def live_source(spec: FunctionSpec) -> FunctionSource[Any]:
     target = spec.target
     cls = target if isinstance(target, type) else type(target)
     bounded = issubclass(cls, BatchFunction)
-    return FunctionSource(LiveFunction(spec), bounded=bounded, replayable=False)
+    return FunctionSource(LiveFunction(spec, Runs(spec)), bounded=bounded, replayable=False)

@@ -10,7 +10,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from sage.common.clock import Clock, SystemClock
 from sage.common.config import EnvironmentConfig, ErrorPolicy
@@ -23,18 +23,20 @@ from sage.connector.csv_file import CsvSource, csv_row_to_dict
 from sage.connector.file import TextFileSource
 from sage.connector.json_lines import is_not_blank, json_line_decoder
 from sage.connector.socket import SocketTextSource
-from sage.connector.user_function import (
-    BatchFunctionSource,
-    check_source_class,
-    gives_records,
-    live_source,
-)
+from sage.connector.user_function import BatchFunctionSource, GivesRecords, live_source
 from sage.core.api.datastream import DataStream
 from sage.core.api.job_handle import JobHandle
 from sage.core.api.service_registration import ServiceRegistration
-from sage.core.api.stream_base import Options, check_parallelism, part_options
-from sage.dataflow.function.source import Source
-from sage.dataflow.function.spec import function_spec
+from sage.core.api.source_checks import check_options, check_source_class, gives_records
+from sage.core.api.stream_base import (
+    POLICIES,
+    Options,
+    check_parallelism,
+    not_a_policy,
+    part_options,
+)
+from sage.dataflow.function.source import Source, SourceFunction
+from sage.dataflow.function.spec import function_spec, refuse_async
 from sage.dataflow.graph.explain import ExplainFormat, explain
 from sage.dataflow.graph.job_graph import JobGraph, build_job_graph
 from sage.dataflow.graph.stream_graph import build_stream_graph
@@ -61,12 +63,13 @@ class BaseEnvironment(ABC):
         clock: Where processing time comes from; tests hand in `sage.testing.ManualClock`.
 
     Raises:
-        ConfigError: a key is unknown, or a value not usable.
+        ConfigError: the name is no string, a key is unknown, or a value not usable.
     """
 
     def __init__(
         self, name: str, config: Mapping[str, Any] | None = None, *, clock: Clock | None = None
     ) -> None:
+        _check_arguments(name, config)
         self.name = name
         self.env_uuid = new_uuid()
         self.logger: logging.Logger = get_logger(name)
@@ -109,6 +112,8 @@ class BaseEnvironment(ABC):
         Raises:
             ConfigError: it is not one of "fail", "skip", "dead_letter".
         """
+        if policy not in POLICIES:
+            raise ConfigError(not_a_policy(policy))
         self._configure(on_error=policy)
 
     def _configure(self, **values: Any) -> None:
@@ -184,6 +189,18 @@ class BaseEnvironment(ABC):
 
     # ---- sources
 
+    @overload
+    def from_batch(
+        self, data: type[SourceFunction[T] | GivesRecords[T]], *args: Any, **kw: Any
+    ) -> DataStream[T]: ...
+    @overload
+    def from_batch(
+        self,
+        data: SourceFunction[T] | GivesRecords[T] | Iterable[T] | Callable[[], Iterable[T]],
+        **options: Any,
+    ) -> DataStream[T]: ...
+    @overload
+    def from_batch(self, data: Any, *args: Any, **kw: Any) -> DataStream[Any]: ...
     def from_batch(self, data: Any, *args: Any, **kw: Any) -> DataStream[Any]:
         """Read data that is at hand and has an end.
 
@@ -218,12 +235,25 @@ class BaseEnvironment(ABC):
                 f"from_batch() needs an iterable or a source function, not {shorten(data)} of type "
                 f"{type(data).__name__}"
             )
+        refuse_async("from_batch", data)
         return self._read(CollectionSource(data), options, "from_batch")
 
     def from_collection(self, data: Iterable[T], **options: Any) -> DataStream[T]:
         """Read a collection; another name for `from_batch`."""
         return self.from_batch(data, **options)
 
+    @overload
+    def from_source(
+        self, source: type[SourceFunction[T] | GivesRecords[T]], *args: Any, **kw: Any
+    ) -> DataStream[T]: ...
+    @overload
+    def from_source(
+        self,
+        source: Source[T] | SourceFunction[T] | GivesRecords[T] | Callable[[], Iterable[T]],
+        **options: Any,
+    ) -> DataStream[T]: ...
+    @overload
+    def from_source(self, source: Any, *args: Any, **kw: Any) -> DataStream[Any]: ...
     def from_source(self, source: Any, *args: Any, **kw: Any) -> DataStream[Any]:
         """Read a live source, which may wait for its data and need not end.
 
@@ -239,10 +269,12 @@ class BaseEnvironment(ABC):
             return self._read(source, options, type(source).__name__)
         if gives_records(source):
             check_source_class("from_source", source)
-        elif not callable(source) and not isinstance(source, Iterable):
+        elif not callable(source):
+            at_hand = "; data that is at hand is read by from_batch()"
             raise FunctionError(
                 "from_source() needs a source function, a callable that returns an iterator, or a "
                 f"Source, not {shorten(source)} of type {type(source).__name__}"
+                f"{at_hand if isinstance(source, Iterable) else ''}"
             )
         entries = _entries(source)
         spec = function_spec("from_source", source, args, rest, entries=entries)
@@ -263,6 +295,7 @@ class BaseEnvironment(ABC):
             SourceError: (when the job starts) there is no such file.
         """
         options, rest = part_options(kw)
+        check_options("from_text_file", TextFileSource, rest)
         return self._read(TextFileSource(paths, **rest), options, "from_text_file")
 
     def from_csv(
@@ -284,6 +317,7 @@ class BaseEnvironment(ABC):
             kw: `name=`, `uid=`; `on_error=` for rows that do not fit the header.
         """
         options, rest = part_options(kw)
+        check_options("from_csv", CsvSource, rest)
         on_error = options.pop("on_error", None)
         source = CsvSource(paths, delimiter=delimiter, header=header, encoding=encoding, **rest)
         rows = self._read(source, options, "from_csv")
@@ -303,18 +337,27 @@ class BaseEnvironment(ABC):
             type: What each line is checked against and turned into: a dataclass, a TypedDict, a
                 msgspec Struct ….
             kw: `name=`, `uid=`; `on_error=` for lines that are not valid.
+
+        Raises:
+            FunctionError: JSON cannot be turned into `type`.
         """
         options, rest = part_options(kw)
+        check_options("from_jsonl", TextFileSource, rest)
+        try:
+            decode = json_line_decoder(type)
+        except TypeError as error:
+            raise FunctionError(f"from_jsonl(): type cannot be {shorten(type)}: {error}") from None
         on_error = options.pop("on_error", None)
         lines = self._read(TextFileSource(paths, **rest), options, "from_jsonl")
         full = lines.filter(is_not_blank, name="not blank")
-        return full.map(json_line_decoder(type), name="json line", on_error=on_error)
+        return full.map(decode, name="json line", on_error=on_error)
 
     def from_socket_text_stream(
         self, host: str, port: int, delimiter: str = "\n", **kw: Any
     ) -> DataStream[str]:
         """Read lines from a TCP server until it closes the connection. Cannot be replayed."""
         options, rest = part_options(kw)
+        check_options("from_socket_text_stream", SocketTextSource, rest)
         source = SocketTextSource(host, port, delimiter=delimiter, **rest)
         return self._read(source, options, f"from_socket_text_stream({host}:{port})")
 
@@ -372,6 +415,13 @@ class BaseEnvironment(ABC):
     @abstractmethod
     def submit_detached(self) -> JobHandle:
         """Start the pipeline as a job that ends with the process at the latest."""
+
+
+def _check_arguments(name: object, config: object) -> None:
+    if not isinstance(name, str):
+        raise ConfigError(f"the name of an environment is a string, not {shorten(name)}")
+    if not (config is None or isinstance(config, Mapping)):
+        raise ConfigError(f"the configuration is a dict of settings, not {shorten(config)}")
 
 
 def _entries(function: Any) -> tuple[str, ...]:

@@ -18,9 +18,17 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, get
 from sage.common.errors import FunctionError, GraphError
 from sage.common.suggest import did_you_mean, shorten
 from sage.connector.console import PrintSink
-from sage.connector.handle import Collected, ResultChannel
+from sage.core.api.collected import Collected, ResultChannel
 from sage.core.api.job_handle import JobHandle
-from sage.core.api.stream_base import Host, Options, StreamBase, check_parallelism, part_options
+from sage.core.api.stream_base import (
+    Host,
+    Options,
+    OptionsButUid,
+    StreamBase,
+    check_parallelism,
+    part_options,
+)
+from sage.core.api.tags import check_tag
 from sage.dataflow.function import aggregators
 from sage.dataflow.function.keyed import (
     AggregateFunction,
@@ -124,24 +132,27 @@ class DataStream(StreamBase, Generic[T]):
 
     def map_batch(
         self,
-        function: Callable[[Any], Any],
-        *,
+        function: Any,
+        *args: Any,
         format: BatchFormat = "list",  # noqa: A002 - the word users know from other libraries
-        **options: Unpack[Options],
+        **kw: Any,
     ) -> DataStream[Any]:
         """Turn whole batches into whole batches, of another length if need be.
 
         Args:
             function: Takes the records that have come together (up to the `batch_size` of the
-                configuration, fewer from a slow source) and returns those that go on.
+                configuration, fewer from a slow source) and returns those that go on. A class has
+                it as `execute`.
+            args: Arguments of a function class.
             format: `"list"`; `"numpy"` for a NumPy array; `"arrow"` for an Arrow array, or a record
                 batch when the records are dicts.
-            options: Those of all operators. `on_error` holds for a failing batch as a whole.
+            kw: The options of all operators, `on_error` holds for a failing batch as a whole; or
+                keyword arguments of a function class.
         """
         if format not in get_args(BatchFormat):
             choices = ", ".join(map(repr, get_args(BatchFormat)))
             raise FunctionError(f"map_batch(): format is one of {choices}, not {format!r}")
-        spec = function_spec("map_batch", function)
+        spec, options = _function("map_batch", function, args, kw)
         return self._then(MapBatch((spec,), format), options)
 
     def inspect(self, function: Callable[[T], Any], **options: Unpack[Options]) -> Self:
@@ -231,6 +242,7 @@ class DataStream(StreamBase, Generic[T]):
 
     def side_output(self, tag: str) -> DataStream[Any]:
         """Return the stream of what the process function puts out with `ctx.output(tag, value)`."""
+        check_tag("a side output", tag)
         step = self._step("side_output()")
         operator = self._host.pipeline[step].operator
         if not isinstance(operator, Process):
@@ -322,8 +334,11 @@ class DataStream(StreamBase, Generic[T]):
         the iterator is closed.
 
         Raises:
+            GraphError: `limit` is no whole number of at least 0.
             OperatorError: (while iterating) the job failed.
         """
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise GraphError(f"limit is a whole number of at least 0, or None, not {limit!r}")
         channel: ResultChannel[T] = ResultChannel()
         self.sink(channel, name="collect")
         return _results(channel, self._host.submit_detached, limit)
@@ -460,10 +475,28 @@ class ConnectedStreams(StreamBase):
         super().__init__(host, tuple(origin for part in inputs for origin in part))
         self._inputs = inputs
 
+    @overload
+    def map(
+        self,
+        function: BaseCoMapFunction[Any, Any, R] | type[BaseCoMapFunction[Any, Any, R]],
+        *args: Any,
+        **kw: Any,
+    ) -> DataStream[R]: ...
+    @overload
+    def map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
     def map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
         """Map the records: one callable for all inputs, one for each, or a `CoMapFunction`."""
         return self._per_input(Map, BaseCoMapFunction, function, more, kw)
 
+    @overload
+    def comap(
+        self,
+        function: BaseCoMapFunction[Any, Any, R] | type[BaseCoMapFunction[Any, Any, R]],
+        *args: Any,
+        **kw: Any,
+    ) -> DataStream[R]: ...
+    @overload
+    def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
     def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
         """Map the records of each input in its own way: a `CoMapFunction`, or a callable each."""
         if not _has_methods(function, "map", len(self._inputs)) and not more:
@@ -473,22 +506,50 @@ class ConnectedStreams(StreamBase):
             )
         return self.map(function, *more, **kw)
 
+    @overload
+    def flat_map(
+        self,
+        function: CoFlatMapFunction[Any, Any, R] | type[CoFlatMapFunction[Any, Any, R]],
+        *args: Any,
+        **kw: Any,
+    ) -> DataStream[R]: ...
+    @overload
+    def flat_map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
     def flat_map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
         """Like `map`, with any number of records out; the class is `CoFlatMapFunction`."""
         return self._per_input(FlatMap, CoFlatMapFunction, function, more, kw)
 
     flatmap = flat_map
 
+    @overload
+    def process(
+        self,
+        function: CoProcessFunction[Any, Any, R] | type[CoProcessFunction[Any, Any, R]],
+        *args: Any,
+        **kw: Any,
+    ) -> DataStream[R]: ...
+    @overload
+    def process(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
     def process(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
         """Like `flat_map`, with a context; the class is `CoProcessFunction`."""
         return self._per_input(Process, CoProcessFunction, function, more, kw)
 
-    def key_by(self, function: Any, *more: Any) -> ConnectedStreams:
-        """Give the records of each stream a key: one key function or field for all, or one each."""
+    def key_by(
+        self, function: Any, *more: Any, uid: str | None = None, **options: Unpack[OptionsButUid]
+    ) -> ConnectedStreams:
+        """Give the records of each stream a key: one key function or field for all, or one each.
+
+        Args:
+            function: As in `DataStream.key_by`.
+            more: Those of the other streams.
+            uid: The identity of the operators, which are one for each stream: `"uid-0"`, `"uid-1"` ….
+            options: The other options of all operators, for each of them.
+        """
         functions = self._one_each(function, more)
+        uids = [None if uid is None else f"{uid}-{index}" for index in range(len(functions))]
         inputs = tuple(
-            DataStream[Any](self._host, part).key_by(each)._origins
-            for part, each in zip(self._inputs, functions, strict=True)
+            DataStream[Any](self._host, part).key_by(each, uid=own, **options)._origins
+            for part, each, own in zip(self._inputs, functions, uids, strict=True)
         )
         return ConnectedStreams(self._host, inputs)
 
@@ -548,8 +609,18 @@ class SplitStream(StreamBase, Generic[T]):
     """The branches of `DataStream.split`."""
 
     def select(self, tag: str) -> DataStream[T]:
-        """Return the stream of the records for which the function named `tag`."""
-        return DataStream(self._host, (Upstream(self._step("select()"), tag),))
+        """Return the stream of the records for which the function named `tag`.
+
+        A branch that the function never names is empty; the records of branches that nobody selects
+        are told in a warning at the end of the job.
+
+        Raises:
+            GraphError: `tag` is no string, or not among those that the function says it returns,
+                by an annotation such as `-> Literal["even", "odd"]`.
+        """
+        step = self._step("select()")
+        check_tag("a branch", tag, self._host.pipeline[step].operator.functions[0])
+        return DataStream(self._host, (Upstream(step, tag),))
 
     __getitem__ = select
 

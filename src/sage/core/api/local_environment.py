@@ -9,9 +9,9 @@ from typing import Any, Self
 from sage.common.clock import Clock
 from sage.common.errors import ConfigError, JobStateError, JobTimeoutError
 from sage.core.api.base_environment import BaseEnvironment
+from sage.core.api.interrupt import announce_cancel, raising_interrupts, unwatch, watch
 from sage.core.api.job_handle import JobHandle, Response
 from sage.core.api.progress import show_progress, wants_progress
-from sage.kernel.jobmanager.interrupt import announce_cancel, unwatch, watch
 from sage.kernel.jobmanager.job import Job, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
 from sage.kernel.runtime.service.service_caller import ServiceManager
@@ -21,7 +21,8 @@ from sage.kernel.runtime.task.operator_context import JobContext
 class LocalEnvironment(BaseEnvironment):
     """Runs a pipeline in this process, in a thread of its own.
 
-    As a context manager it is closed at the end of the block.
+    As a context manager it is closed at the end of the block: a job that still runs is cancelled,
+    with a warning.
 
     Args:
         name: The name of the job.
@@ -46,11 +47,12 @@ class LocalEnvironment(BaseEnvironment):
     ) -> None:
         super().__init__(name, config, clock=clock)
         self._job: Job | None = None
+        self._handle: JobHandle | None = None
 
     @property
     def job(self) -> JobHandle | None:
-        """The job that was submitted last; None before the first."""
-        return None if self._job is None else JobHandle(self._job)
+        """The job that was submitted last, the same handle each time; None before the first."""
+        return self._handle
 
     def submit(self, autostop: bool = False) -> str:
         """Start the pipeline in the background.
@@ -81,21 +83,21 @@ class LocalEnvironment(BaseEnvironment):
             GraphError: the program cannot run; nothing has been started.
             JobStateError: the job submitted before is still running.
         """
-        job = self._start()
+        job, handle = self._start()
         job.add_done_callback(_log_failure)
         watch(job)
         job.add_done_callback(unwatch)
-        return JobHandle(job)
+        return handle
 
     def submit_detached(self) -> JobHandle:
         """Start the pipeline as a job that does not keep the process alive.
 
         If it still runs at the end of the process, it is cancelled and closed then.
         """
-        job = self._start(keep_alive=False)
+        job, handle = self._start(keep_alive=False)
         watch(job)
         job.add_done_callback(unwatch)
-        return JobHandle(job)
+        return handle
 
     def execute(self, timeout: float | None = None, progress: bool | None = None) -> JobResult:
         """Run the pipeline and wait for its end.
@@ -113,9 +115,10 @@ class LocalEnvironment(BaseEnvironment):
             KeyboardInterrupt: Ctrl-C; the job has been cancelled and everything closed.
         """
         shown = wants_progress(progress)
-        job = self._start()
+        job, _ = self._start()
         try:
-            done = show_progress(job, timeout) if shown else job.wait(timeout)
+            with raising_interrupts():
+                done = show_progress(job, timeout) if shown else job.wait(timeout)
         except BaseException as error:
             job.cancel()
             if isinstance(error, KeyboardInterrupt):
@@ -159,6 +162,12 @@ class LocalEnvironment(BaseEnvironment):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None and self._job is not None and self._job.status is JobStatus.RUNNING:
+            self.logger.warning(
+                "the job %r is cancelled, because it still runs at the end of the with block of its "
+                "environment; to let it end, call env.wait() inside of the block",
+                self.name,
+            )
         self.close()
 
     def _answer(self, what: str, timeout: float | None) -> Response:
@@ -169,7 +178,7 @@ class LocalEnvironment(BaseEnvironment):
         methods = {"wait": job.wait, "stop": job.stop, "cancel": job.cancel}
         return methods[what](timeout)
 
-    def _start(self, *, keep_alive: bool = True) -> Job:
+    def _start(self, *, keep_alive: bool = True) -> tuple[Job, JobHandle]:
         if self._job is not None and not self._job.status.is_terminal:
             raise JobStateError(
                 f"the job {self.name!r} is still {self._job.status}; wait for it, or stop it first"
@@ -187,9 +196,10 @@ class LocalEnvironment(BaseEnvironment):
             ServiceManager(self),
         )
         self.services.start_all()
-        self._job = Job(plan, context, self.env_uuid, on_end=self.services.stop_all)
-        self._job.start(keep_alive=keep_alive)
-        return self._job
+        self._job = job = Job(plan, context, self.env_uuid, on_end=self.services.stop_all)
+        self._handle = handle = JobHandle(job)
+        job.start(keep_alive=keep_alive)
+        return job, handle
 
     def _check_settings(self) -> None:
         """Refuse what would be promised and not kept."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Final, Protocol, TypedDict, TypeVar, get_args
 
 from sage.common.config import ErrorPolicy
 from sage.common.errors import FunctionError, GraphError
+from sage.common.suggest import did_you_mean, shorten
 from sage.core.api.job_handle import JobHandle
 from sage.dataflow.function.spec import OPERATOR_OPTIONS
 from sage.dataflow.graph.transformation import Input, Partitioning, Pipeline, Upstream
@@ -16,24 +17,32 @@ from sage.dataflow.operator.base import Operator
 S = TypeVar("S", bound="StreamBase")
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments that every operator takes.
+class OptionsButUid(TypedDict, total=False):
+    """The keyword arguments that several operators can share.
 
     Attributes:
         name: What the operator is called in plans, metrics, logs and errors.
-        uid: Its identity across versions of the program, by which saved state is found again.
         parallelism: How many subtasks it has.
         on_error: What becomes of a record whose function raises: `"fail"` ends the job, `"skip"`
             counts and logs it, `"dead_letter"` sends it to `stream.dead_letters()`.
     """
 
     name: str | None
-    uid: str | None
     parallelism: int | None
     on_error: ErrorPolicy | None
 
 
-_POLICIES = ("fail", "skip", "dead_letter")
+class Options(OptionsButUid, total=False):
+    """The keyword arguments that every operator takes.
+
+    Attributes:
+        uid: Its identity across versions of the program, by which saved state is found again.
+    """
+
+    uid: str | None
+
+
+POLICIES: Final = get_args(ErrorPolicy)
 
 
 class Host(Protocol):
@@ -57,12 +66,16 @@ def part_options(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """
     options = {name: value for name, value in given.items() if name in OPERATOR_OPTIONS}
     rest = {name: value for name, value in given.items() if name not in OPERATOR_OPTIONS}
-    if options.get("on_error") not in (None, *_POLICIES):
-        raise FunctionError(
-            f"on_error is one of {', '.join(map(repr, _POLICIES))}, not {options['on_error']!r}"
-        )
+    if options.get("on_error") not in (None, *POLICIES):
+        raise FunctionError(not_a_policy(options["on_error"]))
     check_parallelism(options.get("parallelism"))
     return Options(**options), rest  # type: ignore[typeddict-item]
+
+
+def not_a_policy(policy: object) -> str:
+    """Return what to say of an `on_error` that is none."""
+    near = did_you_mean(policy, POLICIES) if isinstance(policy, str) else ""
+    return f"on_error is one of {', '.join(map(repr, POLICIES))}, not {shorten(policy)}.{near}"
 
 
 def check_parallelism(parallelism: int | None) -> None:

@@ -53,7 +53,10 @@ class RuntimeContext(Protocol):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the job is being cancelled: what waits for something should leave off."""
+        """Whether the job is being cancelled: what waits for something should leave off.
+
+        For a source it is also so when the job is stopped or has failed: nothing more is read.
+        """
         ...
 
     @property

@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Mapping
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+from sage.common.errors import FunctionError
+from sage.common.suggest import shorten
 from sage.dataflow.function.base import BaseFunction
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ def field_getter(path: str | int) -> Callable[[Any], Any]:
     that contains a dot and is itself a key of the mapping is taken as that key.
 
     Raises:
+        FunctionError: `path` is none of these.
         KeyError: (the returned function) the record has no such field; the message names those it has.
 
     Example:
@@ -77,6 +80,11 @@ def field_getter(path: str | int) -> Callable[[Any], Any]:
         >>> field_getter(1)(("a", "b"))
         'b'
     """
+    if not isinstance(path, (str, int)):
+        raise FunctionError(
+            f"a field is a name, a dotted path or an index, not {shorten(path)} of type "
+            f"{type(path).__name__}"
+        )
     if isinstance(path, int):
         return lambda record: record[path]
     steps = path.split(".")

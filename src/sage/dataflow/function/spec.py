@@ -151,7 +151,7 @@ def _check_entries(role: str, cls: type, entries: tuple[str, ...]) -> None:
                 f"{role}(): {cls.__name__} does not define {entry}(), which {role} calls."
                 f"{did_you_mean(entry, names)}"
             )
-        if inspect.iscoroutinefunction(method):
+        if _is_async(method):
             raise FunctionError(_no_coroutines(role, f"{cls.__name__}.{entry}"))
 
 
@@ -163,8 +163,7 @@ def _check_callable(role: str, spec: FunctionSpec) -> None:
         )
     if spec.kwargs:
         raise FunctionError(_no_argument(role, spec, next(iter(spec.kwargs))))
-    if inspect.iscoroutinefunction(spec.target):
-        raise FunctionError(_no_coroutines(role, spec.name))
+    refuse_async(role, spec.target)
 
 
 def _no_argument(role: str, spec: FunctionSpec, name: str) -> str:
@@ -174,8 +173,28 @@ def _no_argument(role: str, spec: FunctionSpec, name: str) -> str:
     )
 
 
+def refuse_async(role: str, target: Any) -> None:
+    """Check that a callable is not one whose result would have to be awaited.
+
+    Raises:
+        FunctionError: it is an async function, an object with an async `__call__`, or a partial of
+            either.
+    """
+    while isinstance(target, functools.partial):
+        target = target.func
+    if _is_async(target) or _is_async(getattr(type(target), "__call__", None)):  # noqa: B004
+        raise FunctionError(_no_coroutines(role, FunctionSpec(target).name))
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
 def _no_coroutines(role: str, name: str) -> str:
-    return f"{role}(): {name} is an async function, which {role} would call but never await"
+    return (
+        f"{role}(): {name} is an async function, which {role} would call but never await; "
+        f"async functions are not supported by {role}"
+    )
 
 
 def _split_arguments(cls: type, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from sage.dataflow.function.base import BaseFunction
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
 R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -121,7 +122,7 @@ class ProcessFunction(BaseFunction, Generic[T, R]):
         raise NotImplementedError
 
 
-class BaseCoMapFunction(BaseFunction):
+class BaseCoMapFunction(BaseFunction, Generic[T, T1, R]):
     """One record in, one out, by a method per input: `map0` for the first stream, `map1`, `map2` ….
 
     One instance serves all inputs, so what it learns from one stream it can use on the other.
@@ -135,12 +136,12 @@ class BaseCoMapFunction(BaseFunction):
     entry_points: ClassVar[tuple[str, ...]] = ("map0", "map1")
 
     @abstractmethod
-    def map0(self, data: Any) -> Any:
+    def map0(self, data: T) -> R:
         """Return what a record of the first stream becomes."""
         raise NotImplementedError
 
     @abstractmethod
-    def map1(self, data: Any) -> Any:
+    def map1(self, data: T1) -> R:
         """Return what a record of the second stream becomes."""
         raise NotImplementedError
 
@@ -148,33 +149,33 @@ class BaseCoMapFunction(BaseFunction):
 CoMapFunction = BaseCoMapFunction
 
 
-class CoFlatMapFunction(BaseFunction):
+class CoFlatMapFunction(BaseFunction, Generic[T, T1, R]):
     """Any number of records out, by a method per input: `flat_map0`, `flat_map1` …."""
 
     entry_points: ClassVar[tuple[str, ...]] = ("flat_map0", "flat_map1")
 
     @abstractmethod
-    def flat_map0(self, data: Any) -> Iterable[Any] | None:
+    def flat_map0(self, data: T) -> Iterable[R] | None:
         """Return or yield what a record of the first stream becomes."""
         raise NotImplementedError
 
     @abstractmethod
-    def flat_map1(self, data: Any) -> Iterable[Any] | None:
+    def flat_map1(self, data: T1) -> Iterable[R] | None:
         """Return or yield what a record of the second stream becomes."""
         raise NotImplementedError
 
 
-class CoProcessFunction(BaseFunction):
+class CoProcessFunction(BaseFunction, Generic[T, T1, R]):
     """A `ProcessFunction` with a method per input: `process0`, `process1` …."""
 
     entry_points: ClassVar[tuple[str, ...]] = ("process0", "process1")
 
     @abstractmethod
-    def process0(self, data: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+    def process0(self, data: T, ctx: ProcessContext) -> Iterable[R] | None:
         """Return or yield what a record of the first stream becomes."""
         raise NotImplementedError
 
     @abstractmethod
-    def process1(self, data: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+    def process1(self, data: T1, ctx: ProcessContext) -> Iterable[R] | None:
         """Return or yield what a record of the second stream becomes."""
         raise NotImplementedError

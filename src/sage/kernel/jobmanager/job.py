@@ -6,16 +6,18 @@ import atexit
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from sage.common.clock import Clock
 from sage.common.errors import JobCancelledError, JobError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobGraph
 from sage.dataflow.operator.source import ReadSource
+from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
 from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
 from sage.kernel.runtime.task.expansion import TaskCancelled
+from sage.kernel.runtime.task.failure import empty_engine_frames
 from sage.kernel.runtime.task.operator_context import JobContext
 from sage.kernel.runtime.task.task import Task
 
@@ -27,7 +29,7 @@ class JobMetrics:
     Attributes:
         operators: The figures of every operator by name, sources first.
         seconds: How long the job has been running.
-        records_in: Records that its sources have read.
+        records_in: Records of its sources that have been processed.
         total_count: How many records its sources will give, if all of them know.
     """
 
@@ -38,7 +40,7 @@ class JobMetrics:
 
     @property
     def records_per_second(self) -> float:
-        """Records read per second of running."""
+        """Records processed per second of running."""
         return self.records_in / self.seconds if self.seconds > 0 else 0.0
 
     def __getitem__(self, operator: str) -> OperatorMetrics:
@@ -117,18 +119,34 @@ class Job:
         Args:
             keep_alive: Keep the process alive until the job is done. Otherwise the job is cancelled
                 and closed when the process ends.
+
+        Raises:
+            JobError: the process can have no more threads; what had been started is closed again.
         """
         with self._lock:
             self._status = check_transition(self._status, JobStatus.RUNNING)
         self._started = self._clock.monotonic()
-        for task in self._tasks:
+        for number, task in enumerate(self._tasks):
             name = f"sage-{self.name}-{task.vertex.id + 1}"
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(task,), name=name, daemon=not keep_alive
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._give_up(error, len(self._tasks) - number)
         if not keep_alive:
             atexit.register(self._end_with_process)
             self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
+
+    def _give_up(self, error: RuntimeError, left: int) -> NoReturn:
+        """End the job whose last `left` tasks have no thread to run in."""
+        told = JobError(f"the job {self.name!r} cannot start a thread: {error}")
+        told.__cause__ = error
+        for _ in range(left):
+            self._task_ended(told)
+        self.wait()
+        raise told
 
     def _end_with_process(self) -> None:
         self.cancel()
@@ -182,11 +200,11 @@ class Job:
         merged = _merge(self._counters)
         operators = operator_metrics(graph, merged)
         until = self._ended if self._done.is_set() else self._clock.monotonic()
-        read = sum(merged.read(node, "produced") for node in self._source_nodes())
+        processed = sum(merged.read(node, "produced") for node in self._source_nodes())
         return JobMetrics(
             {figures.name: figures for figures in operators},
             max(0.0, until - self._started),
-            read,
+            processed,
             self._total_count(),
         )
 
@@ -212,6 +230,7 @@ class Job:
             pass
         except BaseException as failure:  # noqa: BLE001 - kept as the job's error, raised by result()
             error = failure
+            empty_engine_frames(error)
         self._task_ended(error)
 
     def _task_ended(self, error: BaseException | None) -> None:
@@ -238,6 +257,7 @@ class Job:
         with self._lock:
             self._ended = self._clock.monotonic()
             self._status = check_transition(self._status, self._end_state())
+        self._warn_of_unrouted()
         self.logger.info("job %s: %s", self.env_uuid, self._status)
         self._done.set()
         with self._lock:
@@ -247,6 +267,20 @@ class Job:
                 callback(self)
             except Exception:
                 self.logger.exception("a callback of job %r failed", self.name)
+
+    def _warn_of_unrouted(self) -> None:
+        graph = self.graph.stream_graph
+        counters = _merge(self._counters)
+        for node in graph.nodes.values():
+            count = counters.read(node.id, "unrouted")
+            read = {edge.upstream.tag for edge in graph.outputs(node.id)} - {None, DEAD_LETTERS}
+            if count:
+                self.logger.warning(
+                    "%s put out %d records under tags that nobody reads; those read are: %s",
+                    node.name,
+                    count,
+                    ", ".join(sorted(map(repr, read))) or "none",
+                )
 
     def _end_state(self) -> JobStatus:
         if self.error is not None:

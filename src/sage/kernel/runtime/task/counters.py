@@ -58,6 +58,9 @@ class Counters:
 class OperatorMetrics:
     """What an operator has done so far.
 
+    Records count once they, or the batch they travel in, have been processed. The record at which a
+    job failed is not among them.
+
     Attributes:
         name: The operator's name.
         uid: The operator's identity.
@@ -88,7 +91,8 @@ def operator_metrics(graph: StreamGraph, counters: Counters) -> list[OperatorMet
             graph, node, count, lambda e: _along(e, graph, counters, emitted)
         )
         operator = graph.nodes[node].operator
-        emitted[node] = operator.records_out(received[node], count)
+        # Errors are counted at once, the records they came from when their batch is through.
+        emitted[node] = max(0, operator.records_out(received[node], count))
         metrics.append(
             OperatorMetrics(
                 name=graph.nodes[node].name,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import sysconfig
 import traceback
-from collections.abc import Callable
-from types import CodeType, TracebackType
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import CodeType, FrameType, TracebackType
 from typing import Literal
 
 from sage import common
@@ -50,21 +51,32 @@ class RecordFailure:
 
     def __call__(self, error: Exception, record: object) -> None:
         """Count the failure; send it to the dead letters, or log it at a bounded rate."""
-        self._counters.add(self._node.id, "errors")
-        if self._put is not None:
-            self._put(self._letter(error, record))
+        self.take_batch(error, (record,))
+
+    def take_batch(self, error: Exception, records: Sequence[object]) -> None:
+        """Do the same for all records of a batch that failed as a whole."""
+        self._counters.add(self._node.id, "errors", len(records))
+        if self._put is None:
+            for record in records:
+                self._log(error, record)
             return
+        text = _user_traceback(error)
+        # Without its frames, or every dead letter would keep the variables of a whole batch alive.
+        bare = error.with_traceback(None)
+        for record in records:
+            self._put(DeadLetter(record, self._node.name, bare, text))
+
+    def _log(self, error: Exception, record: object) -> None:
         held = self._limit.admit()
         if held is not None:
             more = f" ({held} more since the last such line)" if held else ""
             name, told = self._node.name, _describe(error)
             self._logger.warning("%s skipped %s%s: %s", name, shorten(record), more, told)
 
-    def _letter(self, error: Exception, record: object) -> DeadLetter:
-        frames = _user_frames(error.__traceback__)
-        text = "".join(traceback.format_exception(type(error), error, frames))
-        # Without its frames, or every dead letter would keep the variables of a whole batch alive.
-        return DeadLetter(record, self._node.name, error.with_traceback(None), text)
+
+def _user_traceback(error: Exception) -> str:
+    frames = _user_frames(error.__traceback__)
+    return "".join(traceback.format_exception(type(error), error, frames))
 
 
 Phase = Literal["record", "batch", "open", "read", "end", "close"]
@@ -127,6 +139,29 @@ def locate(
         advice = "let key_by return a string, a number or a tuple of them"
         told.args = (f"{told.args[0]}\n  the key {key} is not hashable: {advice}",)
     return told
+
+
+def empty_engine_frames(error: BaseException | None) -> None:
+    """Let go of the variables of the engine's own frames that an exception and its causes keep.
+
+    They hold the batch, the readers and the state of a task that has ended. The user's frames stay
+    as they are, for whoever wants to look at them.
+    """
+    while error is not None:
+        step = error.__traceback__
+        while step is not None:
+            _empty_frames(step.tb_frame)
+            step = step.tb_next
+        error = error.__cause__
+
+
+def _empty_frames(frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith((_ENGINE, "<sage ")):
+            with suppress(RuntimeError):  # it is running still
+                frame.clear()
+                frame.f_locals.keys()  # until 3.12 a copy, which is brought up to date when read
+        frame = frame.f_back
 
 
 def _is_hashable(value: object) -> bool:

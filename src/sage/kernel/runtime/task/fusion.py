@@ -56,6 +56,7 @@ class Fuser:
         self.counters = counters
         self.surroundings = Surroundings(counters, cancelled, self.flush, monotonic)
         self.backlog: deque[tuple[Deliver, Sequence[Any]]] = deque()
+        self._outputs: dict[int, Deliver] = {}
         self._ports: dict[tuple[int, int], Port] = {}
         self._segments: list[Segment] = []
         self._unconnected: list[Edge] = []
@@ -63,11 +64,14 @@ class Fuser:
         self._keyed = self._keyed_nodes()
 
     def output(self, node: int) -> Deliver:
-        """Return what takes the batches that come out of a source or of a batch operator."""
-        writer = LoopWriter()
-        scope = NodeScope(self, self.live[node], writer)
-        scope.emit(Flow(FIRST_VALUE))
-        return self._compile(writer)
+        """Return what takes the batches that come out of an operator, and counts them."""
+        if node not in self._outputs:
+            writer = LoopWriter()
+            scope = NodeScope(self, self.live[node], writer)
+            scope.emit(Flow(FIRST_VALUE))
+            slot = self.counters.slot(node, "produced")
+            self._outputs[node] = self._compile(writer, slot)
+        return self._outputs[node]
 
     def port(self, edge: Edge) -> Port:
         """Return the port of the input at the end of `edge`; `connect` compiles what is behind it."""
@@ -95,23 +99,22 @@ class Fuser:
         drain(self._ready)
 
     def forget(self) -> None:
-        """Let go of what was registered for tracebacks."""
+        """Let go of the loops, of what they hold, and of what was registered for tracebacks."""
         for segment in self._segments:
             segment.forget()
+        self._segments.clear()
+        self._outputs.clear()
+        self._ports.clear()
+        self._ready.clear()
+        self.backlog.clear()
 
     def _receiver(self, edge: Edge) -> Deliver:
-        live = self.live[edge.target]
-        behind = (
+        live, backlog = self.live[edge.target], self.backlog
+        deliver = (
             self._batch_step(live)
             if isinstance(live.node.operator, BatchOperator)
             else self._input(live, edge.index)
         )
-        received = self.counters.slot(live.node.id, f"received:{edge.index}")
-        counts, backlog = self.counters.values, self.backlog
-
-        def deliver(values: Sequence[Any]) -> None:
-            counts[received] += len(values)
-            behind(values)
 
         def send_back(values: Sequence[Any]) -> None:
             backlog.append((deliver, values))
@@ -125,7 +128,7 @@ class Fuser:
             flow = Flow(writer.fresh("v"), writer.fresh("k"))
             writer.line(f"{flow.value}, {flow.key} = {FIRST_VALUE}")
         NodeScope(self, live, writer).write(flow, index)
-        return self._compile(writer)
+        return self._compile(writer, self.counters.slot(live.node.id, f"received:{index}"))
 
     def is_keyed(self, node: StreamNode, index: int) -> bool:
         """Say whether all records of an input have a key, which then goes through its port too."""
@@ -150,7 +153,7 @@ class Fuser:
         if processor is None:
             raise RuntimeError(f"{node.name} has not been opened")
         send = self.output(node.id)
-        produced, counts = self.counters.slot(node.id, "produced"), self.counters.values
+        received, counts = self.counters.slot(node.id, "received:0"), self.counters.values
         fail = self.failure(live)
         letters = self.side_ports(node.id, DEAD_LETTERS)
 
@@ -160,20 +163,19 @@ class Fuser:
             except USER_ERRORS as error:
                 if fail is None or not isinstance(error, Exception):
                     raise operator_error(error, node, "batch", size=len(values)) from error
-                for value in values:
-                    fail(error, value)
+                fail.take_batch(error, values)
+                result = []
                 for port in letters:
                     port.schedule()
-                return
-            counts[produced] += len(result)
+            counts[received] += len(values)
             if result:
                 send(result)
 
         return step
 
-    def _compile(self, writer: LoopWriter) -> Deliver:
+    def _compile(self, writer: LoopWriter, slot: int) -> Deliver:
         nodes = {i: live.node for i, live in self.live.items()}
-        segment = Segment(writer, nodes, self.counters)
+        segment = Segment(writer, nodes, self.counters, slot)
         self._segments.append(segment)
         return segment.run
 

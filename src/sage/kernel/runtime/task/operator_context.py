@@ -80,3 +80,7 @@ class OperatorContext:
     def keyed_table(self, name: str) -> dict[Any, Any]:
         """The operator's table `name`."""
         return self._tables.setdefault(name, {})
+
+    def forget(self) -> None:
+        """Let go of the tables: a function that the user holds on to has this context still."""
+        self._tables.clear()

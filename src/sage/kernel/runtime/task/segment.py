@@ -10,11 +10,13 @@ import itertools
 import linecache
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import length_hint
 from typing import Any
 
 from sage.common.errors import OperatorError
 from sage.dataflow.graph.stream_graph import StreamNode
 from sage.dataflow.operator.loop_writer import LineOrigin, LoopWriter
+from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.failure import USER_ERRORS, locate
 
@@ -72,11 +74,19 @@ def drain(ready: deque[Port]) -> None:
 
 
 class Segment:
-    """A compiled loop."""
+    """A compiled loop.
+
+    Args:
+        writer: Its text and what the names in it stand for.
+        nodes: The operators of the task.
+        counters: Where the task counts.
+        slot: Where the records are counted that have been through the loop.
+    """
 
     def __init__(
-        self, writer: LoopWriter, nodes: dict[int, StreamNode], counters: Counters
+        self, writer: LoopWriter, nodes: dict[int, StreamNode], counters: Counters, slot: int
     ) -> None:
+        self._counts, self._slot = counters.values, slot
         counts = writer.bind("counts", counters.values)
         number = next(_numbers)
         name, filename = f"fused_{number}", f"<sage segment {number}>"
@@ -85,6 +95,7 @@ class Segment:
         exec(compile(text, filename, "exec"), namespace)  # noqa: S102 - the text is our own
         self.text = text
         self._function = namespace[name]
+        self._is_checking = True
         self._nodes = nodes
         self._origins = writer.origins
         lines = _annotated(text, writer.origins, nodes)
@@ -97,8 +108,12 @@ class Segment:
         Raises:
             OperatorError: a function failed under the policy `"fail"`.
         """
+        records, through = iter(values), -1  # the record at which a loop breaks off is not through
         try:
-            self._function(values)
+            self._function(records)
+            through = 0
+            if self._is_checking:
+                self._leave_out_checks()
         except OperatorError:
             raise
         except USER_ERRORS as error:
@@ -106,10 +121,27 @@ class Segment:
             if told is None:
                 raise
             raise told from told.__cause__
+        finally:
+            # Counted afterwards, and by what the iterator has left: the loop pays nothing for it.
+            through += len(values) - length_hint(records)
+            self._counts[self._slot] += max(0, through)
+
+    def _leave_out_checks(self) -> None:
+        """Let the loop call those functions directly whose results have been seen to be plain."""
+        bound = [_unchecked(value) for value in self._function.__defaults__]
+        self._function.__defaults__ = tuple(bound)
+        self._is_checking = any(isinstance(value, CheckedEntry) for value in bound)
 
     def forget(self) -> None:
-        """Let go of the text that was registered for tracebacks."""
+        """Let go of what the loop holds, and of the text that was registered for tracebacks."""
         linecache.cache.pop(self._filename, None)
+        # An exception may hold on to the function's frame.
+        self._function.__defaults__ = None
+        self._function.__globals__.clear()
+
+
+def _unchecked(value: Any) -> Any:
+    return value.function if isinstance(value, CheckedEntry) and value.passed else value
 
 
 def _annotated(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
+from sage.common.suggest import shorten
 from sage.dataflow.function.source import SourceReader
 from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.stream_graph import StreamGraph
-from sage.dataflow.operator.base import RecordOperator
+from sage.dataflow.operator.base import BatchOperator, RecordOperator
 from sage.dataflow.operator.source import ReadSource
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -37,7 +38,6 @@ class _Inlet:
         live: The source operator.
         reader: Gives its records.
         send: Takes a batch through what follows.
-        slot: Where its records are counted.
         size: How many records are asked for next. It follows the speed of the pipeline, so that a
             slow function does not hold up cancelling, and a quick one pays little per batch.
     """
@@ -45,7 +45,6 @@ class _Inlet:
     live: LiveOperator
     reader: SourceReader[object]
     send: Deliver
-    slot: int
     size: int = _FIRST_BATCH
 
     def pace(self, seconds: float, limit: int) -> None:
@@ -74,12 +73,13 @@ class Task:
         self._job = job
         self._counters = counters
         self._doorbell = Doorbell()
-        self._stopping = self._stopped = False
+        self._stopping = self._stopped = self._closing = False
         self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
         self._inlets: list[_Inlet] = []
         self._readers: list[SourceReader[object]] = []
+        self._totals: list[int | None] = []
         self._fuser = Fuser(graph, self._live, counters, self._cancelled, job.clock.monotonic)
 
     def stop(self) -> None:
@@ -94,7 +94,7 @@ class Task:
 
     def total_counts(self) -> list[int | None]:
         """Return how many records each source will give; empty before they are open."""
-        return [reader.total_count() for reader in tuple(self._readers)]
+        return self._totals or [_total_count(reader) for reader in tuple(self._readers)]
 
     def run(self) -> None:
         """Open, move records until the input has ended or somebody says stop, close.
@@ -119,11 +119,14 @@ class Task:
         """Open from the sinks up, so that whatever a source has to give finds everything ready."""
         for node in reversed(self.vertex.nodes):
             name, ring = self._graph.nodes[node].name, self._doorbell.ring
-            context = OperatorContext(self._job, name, ring, lambda: bool(self._cancelled))
+            reads = isinstance(self._graph.nodes[node].operator, ReadSource)
+            asks = self._reads_no_more if reads else self._is_cancelled
+            context = OperatorContext(self._job, name, ring, asks)
             self._live[node] = LiveOperator(self._graph.nodes[node], context)
             self._live[node].open()
         for node, live in self._live.items():
-            if isinstance(live.node.operator, ReadSource) or live.node.operator.final:
+            operator = live.node.operator
+            if isinstance(operator, (ReadSource, BatchOperator)) or operator.final:
                 self._outputs[node] = self._fuser.output(node)
         self._fuser.connect()
         for node in self.vertex.nodes:
@@ -141,9 +144,8 @@ class Task:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
         self._readers.append(reader)
-        slot = self._counters.slot(live.node.id, "produced")
         size = min(_FIRST_BATCH, self._job.batch_size)
-        self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], slot, size))
+        self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], size))
 
     def _move(self) -> None:
         """Read the sources in turn until they have ended and nothing is in flight in a loop."""
@@ -161,7 +163,13 @@ class Task:
     def _stop_reading(self) -> None:
         """Keep those readers that have records to return which they have taken already."""
         self._stopped = True
-        self._inlets = [inlet for inlet in self._inlets if inlet.reader.stop()]
+        self._inlets = [inlet for inlet in self._inlets if self._has_more(inlet)]
+
+    def _has_more(self, inlet: _Inlet) -> bool:
+        try:
+            return inlet.reader.stop()
+        except USER_ERRORS as error:
+            raise operator_error(error, inlet.live.node, "read") from error
 
     def _read_all(self) -> bool:
         """Read one batch from every source; say whether any had something."""
@@ -178,14 +186,20 @@ class Task:
 
     def _read(self, inlet: _Inlet) -> Sequence[object] | None:
         try:
-            return inlet.reader.read_batch(inlet.size)
+            values = inlet.reader.read_batch(inlet.size)
+            if values is None or isinstance(values, Sequence):
+                return values
+            raise TypeError(
+                "read_batch() returns a sequence such as a list, an empty one for no records at "
+                f"the moment, None at the end; not {shorten(values)} of type "
+                f"{type(values).__name__}"
+            )
         except USER_ERRORS as error:
             raise operator_error(error, inlet.live.node, "read") from error
 
     def _send(self, inlet: _Inlet, values: Sequence[object]) -> None:
         monotonic = self._job.clock.monotonic
         began = monotonic()
-        self._counters.values[inlet.slot] += len(values)
         inlet.send(values)
         self._fuser.drain()
         inlet.pace(monotonic() - began, self._job.batch_size)
@@ -204,6 +218,13 @@ class Task:
         if self._inlets:
             self._job.clock.wait(self._doorbell, min(polled, default=None))
 
+    def _is_cancelled(self) -> bool:
+        return bool(self._cancelled)
+
+    def _reads_no_more(self) -> bool:
+        """Say whether a source should leave off: it gives nothing that would still be read."""
+        return self._stopping or self._closing or bool(self._cancelled)
+
     def _check_cancelled(self) -> None:
         if self._cancelled:
             raise TaskCancelled
@@ -217,16 +238,14 @@ class Task:
                 self._feed_back()
 
     def _end_one(self, live: LiveOperator) -> None:
-        operator = live.node.operator
+        operator, results = live.node.operator, list[object]()
         try:
             if live.processor is not None:
-                live.processor.end()
-            if not (isinstance(operator, RecordOperator) and operator.final):
-                return
-            results = list(operator.finish(live.context.keyed_table, live.functions))
+                results = live.processor.end()
+            elif isinstance(operator, RecordOperator) and operator.final:
+                results = list(operator.finish(live.context.keyed_table, live.functions))
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "end") from error
-        self._counters.add(live.node.id, "produced", len(results))
         size = self._job.batch_size
         for start in range(0, len(results), size):
             self._check_cancelled()
@@ -235,17 +254,36 @@ class Task:
 
     def _close(self, failure: BaseException | None) -> None:
         """Close from the sources down; the first failure is raised unless there is one already."""
+        self._closing = True
         failures: list[OperatorError] = []
         for node in self.vertex.nodes:
             if node in self._live:
                 failures += self._live[node].close()
-        self._fuser.forget()
+        self._forget()
         if failure is None and failures:
             failure = failures.pop(0)
             _add_notes(failure, failures)
             raise failure
         if failure is not None:
             _add_notes(failure, failures)
+
+    def _forget(self) -> None:
+        """Keep figures only: whoever holds on to a job that is done shall not keep its state."""
+        self._totals = self.total_counts()
+        self._readers.clear()
+        self._inlets.clear()
+        self._outputs.clear()
+        for live in self._live.values():
+            live.context.forget()
+        self._live.clear()
+        self._fuser.forget()
+
+
+def _total_count(reader: SourceReader[object]) -> int | None:
+    try:
+        return reader.total_count()
+    except USER_ERRORS:  # the records can be read without knowing their number
+        return None
 
 
 def _add_notes(failure: BaseException, others: list[OperatorError]) -> None:

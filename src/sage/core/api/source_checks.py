@@ -1,0 +1,47 @@
+"""Checks of what is given to the methods that begin a stream, made where the program is written."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from sage.common.errors import FunctionError
+from sage.common.suggest import did_you_mean
+from sage.dataflow.function.base import BaseFunction
+from sage.dataflow.function.source import Source, SourceFunction
+from sage.dataflow.function.spec import OPERATOR_OPTIONS
+
+
+def gives_records(target: object) -> bool:
+    """Say whether `target` is a source function: a class or an instance that gives records."""
+    cls = target if isinstance(target, type) else type(target)
+    return hasattr(cls, "get_data_iterator") or (
+        issubclass(cls, BaseFunction) and hasattr(cls, "execute")
+    )
+
+
+def check_source_class(role: str, target: object) -> None:
+    """Check that a source function defines one of the two methods that give records.
+
+    Raises:
+        FunctionError: it defines neither.
+    """
+    cls = target if isinstance(target, type) else type(target)
+    inherited = getattr(cls, "get_data_iterator", None) is SourceFunction.get_data_iterator
+    if inherited and getattr(cls, "execute", None) is SourceFunction.execute:
+        raise FunctionError(
+            f"{role}(): {cls.__name__} defines neither get_data_iterator() nor execute()"
+        )
+
+
+def check_options(role: str, source: type[Source[Any]], given: Mapping[str, Any]) -> None:
+    """Check that a connector takes all keyword arguments that are given for it.
+
+    Raises:
+        FunctionError: it does not; the message names the nearest one.
+    """
+    known = [*inspect.signature(source).parameters, *OPERATOR_OPTIONS]
+    for name in given:
+        if name not in known:
+            raise FunctionError(f"{role}(): unknown option {name!r}.{did_you_mean(name, known)}")
