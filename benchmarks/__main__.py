@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from benchmarks import latency, memory, service_calls, startup, throughput
+from benchmarks import latency, memory, service_calls, service_peers, startup, throughput
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "memory": memory.memory,  # first: the peak of a process never falls
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "latency": latency.latency,
     "startup": startup.startup,
     "service_calls": service_calls.service_calls,
+    "service_peers": service_peers.service_peers,
 }
 
 

@@ -31,8 +31,8 @@ from sage.common.errors import (
     ServiceUnavailableError,
     SourceError,
 )
-from sage.core.api.collected import Collected
 from sage.core.api.base_environment import BaseEnvironment
+from sage.core.api.collected import Collected
 from sage.core.api.datastream import ConnectedStreams, DataStream, KeyedStream, SplitStream
 from sage.core.api.job_handle import JobHandle
 from sage.core.api.local_environment import LocalEnvironment

@@ -7,6 +7,8 @@ import logging
 import pytest
 
 from sage import ConfigError, LocalEnvironment
+from sage.kernel.runtime.service.policy.breaker import BreakerPolicy
+from sage.kernel.runtime.service.policy.retry import RetryPolicy
 from sage.kernel.runtime.service.service_caller import ServiceManager
 
 
@@ -39,7 +41,7 @@ service_call: {default_timeout: 7}
     factory = env.services.factory("counts")
     assert registration.name == "counts"
     assert (factory.options.isolation, factory.options.replicas) == ("process", 2)
-    assert factory.options.timeout == 7
+    assert factory.options.calls.call.timeout == 7
     assert factory.kwargs == {"apples": "3", "pears": 2}
 
 
@@ -53,15 +55,32 @@ def test_what_has_no_effect_is_told(env, tmp_path, caplog):
         load(
             env,
             tmp_path,
-            "services: {c: {class: collections.Counter}}\nresilience: {circuit_breaker: true}\n",
+            "services: {c: {class: collections.Counter}}\nsecurity: {tls_enabled: true}\n",
         )
     assert "services.yaml:2" in caplog.text
     assert "no effect" in caplog.text
 
 
-def test_ray_is_refused(env, tmp_path):
-    with pytest.raises(ConfigError, match="'ray' is not there yet"):
-        load(env, tmp_path, "services: {c: {class: collections.Counter, isolation: ray}}")
+def test_what_the_file_says_about_calls_reaches_the_call_path(env, tmp_path):
+    load(
+        env,
+        tmp_path,
+        """
+services:
+  counts: {class: collections.Counter, timeout: 2, health_check_interval: 30}
+service: {local: {request_queue_size: 9, queue_timeout: 1.5}}
+service_call: {max_retries: 1, retry_interval: 0.5}
+resilience: {circuit_breaker: true, retry_policy: {backoff_multiplier: 3}}
+security: {rate_limiting: 1000}
+""",
+    )
+    options = env.services.factory("counts").options
+    calls = options.calls
+    assert (options.health_check_interval, options.queue_timeout) == (30, 1.5)
+    assert (calls.call.timeout, calls.max_calls) == (2, 9)
+    assert calls.call.retry == RetryPolicy(max_attempts=2, initial_delay=0.5, multiplier=3)
+    assert calls.circuit_breaker == BreakerPolicy()
+    assert calls.rate_limiting.requests_per_minute == 1000
 
 
 def test_a_misspelt_key_names_file_line_and_near_miss(env, tmp_path):

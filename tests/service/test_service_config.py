@@ -176,7 +176,6 @@ def test_basic(load):
         "services.yaml:10: services.discovery.address",
         "services.yaml:13: services.monitoring.enabled",
         "services.yaml:14: services.monitoring.metrics_port",
-        "services.yaml:15: services.monitoring.health_check_interval",
     )
 
 
@@ -191,7 +190,7 @@ def test_advanced(load):
     assert config.resilience.circuit_breaker
     assert config.resilience.retry_policy.max_retries == 3
     assert config.resilience.retry_policy.backoff_multiplier == 2.0
-    assert len(config.unsupported) == 6
+    assert len(config.unsupported) == 5
 
 
 def test_service(load):
@@ -381,7 +380,6 @@ def test_the_caller_may_support_more(tmp_path):
     assert [line.partition(" ")[2] for line in rest] == [
         "security.tls_enabled",
         "security.auth_required",
-        "security.rate_limiting",
     ]
 
 

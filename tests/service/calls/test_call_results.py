@@ -145,7 +145,7 @@ def test_a_timeout_error_of_the_method_is_not_one_of_the_call(zoo):
 
 @pytest.mark.parametrize("value", [threading.Lock(), lambda: 1, [open], BadOnArrival], ids=repr)
 def test_arguments_that_cannot_be_sent_are_refused_where_they_are_sent(zoo, value):
-    if value == [open] or value is BadOnArrival or zoo.local:
+    if not isinstance(value, type(threading.Lock())) or zoo.local:
         assert type(zoo.call.same(value)) is type(value)
         return
     with pytest.raises(TypeError, match=r"zoo\.same"):

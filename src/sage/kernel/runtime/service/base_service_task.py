@@ -9,9 +9,9 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from sage.common.errors import ServiceUnavailableError
+from sage.common.errors import ConfigError, ServiceUnavailableError
 from sage.common.log import get_logger
 from sage.kernel.runtime.service.service_executor import Respond, ServiceExecutor
 from sage.kernel.runtime.service.service_factory import ServiceFactory
@@ -22,6 +22,19 @@ from sage.kernel.runtime.service.service_message import (
     failure,
 )
 from sage.kernel.runtime.service.slots import NoSlots, Slots
+from sage.kernel.runtime.service.tracing import run_traced
+
+
+class RequestQueue(Protocol):
+    """Where requests wait for a service."""
+
+    def qsize(self) -> int:
+        """Return how many waited a moment ago."""
+        ...
+
+    def empty(self) -> bool:
+        """Return whether none waited a moment ago."""
+        ...
 
 
 class BaseServiceTask:
@@ -63,6 +76,7 @@ class BaseServiceTask:
         self._lifecycle = threading.Lock()
         self._requests: queue.SimpleQueue[ServiceFuture | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
+        self._deserted = False
         self._slots = NoSlots()
 
     # ---- life
@@ -77,6 +91,7 @@ class BaseServiceTask:
 
         Raises:
             Exception: the service's own, from its constructor, `setup` or `start`.
+            ConfigError: it is to run inline and has batched methods.
         """
         with self._lifecycle:
             if self._started_at is None:
@@ -114,6 +129,7 @@ class BaseServiceTask:
         self._slots = self.new_slots()
         if self.options.inline:
             return
+        self._deserted = False
         for number in range(self.options.max_concurrency):
             name = f"sage-service-{self.name}-{number}"
             worker = threading.Thread(target=self._work, name=name, daemon=True)
@@ -126,6 +142,8 @@ class BaseServiceTask:
         for worker in self._workers:
             worker.join()
         self._workers.clear()
+        self._deserted = True
+        self._refuse_waiting()
         self._slots.wait_free()
         self.unmake_service()
 
@@ -143,6 +161,24 @@ class BaseServiceTask:
             self.run_request(future.request, future.complete)
         else:
             self._requests.put(future)
+            if self._deserted:  # it came too late for the threads
+                self._refuse_waiting()
+
+    @property
+    def request_queue(self) -> RequestQueue | None:
+        """Where requests wait for a thread of the service; None if it runs inline."""
+        return None if self.options.inline else self._requests
+
+    def _refuse_waiting(self) -> None:
+        """Answer what no thread will take any more."""
+        while not self._requests.empty():
+            try:
+                future = self._requests.get_nowait()
+            except queue.Empty:
+                return
+            if future is not None:
+                stopped = ServiceUnavailableError(f"the service {self.name!r} has been stopped")
+                future.complete(failure(future.request.request_id, stopped, executed=False))
 
     def handle_request(self, request: ServiceRequest) -> ServiceResponse:
         """Answer a request by calling the method that it names; to be overridden."""
@@ -158,10 +194,16 @@ class BaseServiceTask:
             self._failures += not response.success
             respond(response)
 
-        if type(self).handle_request is BaseServiceTask.handle_request:
-            self._running_executor().execute(request, count)
+        if request.trace_context is None:
+            self._run(request, count)
         else:
-            count(self._answer(request))
+            run_traced(request, self._run, count)
+
+    def _run(self, request: ServiceRequest, respond: Respond) -> None:
+        if type(self).handle_request is BaseServiceTask.handle_request:
+            self._running_executor().execute(request, respond)
+        else:
+            respond(self._answer(request))
 
     def _answer(self, request: ServiceRequest) -> ServiceResponse:
         try:
@@ -180,8 +222,12 @@ class BaseServiceTask:
         """Return what bounds the requests that are worked on at a time, for a service that is made.
 
         A plain method keeps its thread until it has answered, so the number of threads is the bound;
-        an `async def` leaves its thread at once.
+        an `async def` leaves its thread at once. A batched method does so too; there, the executor
+        bounds how many batches and other calls are worked on, and enough are let in here for as many
+        batches to become full.
         """
+        if (batched := self._running_executor().batched) is not None:
+            return Slots(batched.room, batched.drain)
         methods = (getattr(type(self.service), name, None) for name in dir(type(self.service)))
         leaves = any(inspect.iscoroutinefunction(method) for method in methods)
         return Slots(self.options.max_concurrency) if leaves else NoSlots()
@@ -194,14 +240,26 @@ class BaseServiceTask:
         """
         self.service = self.service_factory.create_service(self.ctx)
         self._executor = ServiceExecutor(
-            self.name, self.service, self.custom_handle_request, self.replica
+            self.name,
+            self.service,
+            self.custom_handle_request,
+            self.replica,
+            self.options.max_concurrency,
         )
         try:
+            self._refuse_inline_batches(self._executor)
             for hook in ("setup", "start"):
                 self._call_hook(hook)
         except BaseException:
             self._call_hook("cleanup")
             raise
+
+    def _refuse_inline_batches(self, executor: ServiceExecutor) -> None:
+        if self.options.inline and executor.batched is not None:
+            raise ConfigError(
+                f"the service {self.name!r} has batched methods and cannot be inline: a call on the "
+                "caller's own thread has no others to gather with"
+            )
 
     def unmake_service(self) -> None:
         """Call the hooks of the end, all of them, and forget the object.
@@ -244,6 +302,8 @@ class BaseServiceTask:
                 slots.release()
             else:
                 self.run_request(future.request, partial(self._respond, future))
+                if future.given_up():  # perhaps just before an `async def` began
+                    self.cancel_request("", future.request.request_id)
 
     def _respond(self, future: ServiceFuture, response: ServiceResponse) -> None:
         self._slots.release()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from sage.common.errors import ServiceTimeoutError
+
 Key = tuple[str, int]
 """Which request a coroutine works on: the lane of its answer, and its number there."""
 
@@ -23,7 +25,8 @@ class CoroutineRunner:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._running: dict[Key, asyncio.Future[Any]] = {}
+        self._running: dict[Key, asyncio.Task[Any]] = {}
+        self._ending: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold of its tasks
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -35,33 +38,48 @@ class CoroutineRunner:
         answer: Callable[[Any, BaseException | None], None],
     ) -> None:
         """Run a coroutine until `deadline`; `answer(result, error)` is called in the loop's thread."""
+        self._loop.call_soon_threadsafe(self._begin, key, coroutine, deadline, answer)
 
-        async def work() -> tuple[Any, BaseException | None]:
-            try:
-                return await coroutine, None
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - an exit would end the whole loop
-                return None, error
+    def _begin(
+        self,
+        key: Key,
+        coroutine: Coroutine[Any, Any, Any],
+        deadline: float,
+        answer: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        work = self._running[key] = self._loop.create_task(_outcome(coroutine))
+        ending = self._loop.create_task(self._end(key, work, deadline, answer))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        work.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled unbegun
 
-        async def run() -> None:
-            self._running[key] = task = asyncio.ensure_future(work())
-            left = deadline - time.monotonic()
-            try:
-                result, error = await asyncio.wait_for(task, None if left > _FOR_EVER else left)
-            except (asyncio.CancelledError, TimeoutError) as ended:
-                result, error = None, ended
-            finally:
-                del self._running[key]
-            answer(result, error)
-
-        asyncio.run_coroutine_threadsafe(run(), self._loop)
+    async def _end(
+        self,
+        key: Key,
+        work: asyncio.Task[Any],
+        deadline: float,
+        answer: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        left = deadline - time.monotonic()
+        try:
+            result, error = await asyncio.wait_for(work, None if left > _FOR_EVER else left)
+        except asyncio.CancelledError as ended:
+            result, error = None, ended
+        except TimeoutError:  # not the coroutine's own: that is an outcome
+            result, error = None, ServiceTimeoutError("its deadline passed while it ran")
+        finally:
+            del self._running[key]
+        answer(result, error)
 
     def cancel(self, key: Key) -> None:
         """Cancel the coroutine that works on a request, if there is one."""
+        # In the loop's thread, and so after a coroutine that has been handed over but not begun.
+        self._loop.call_soon_threadsafe(self._cancel, key)
+
+    def _cancel(self, key: Key) -> None:
         running = self._running.get(key)
         if running is not None:
-            self._loop.call_soon_threadsafe(running.cancel)
+            running.cancel()
 
     def close(self) -> None:
         """Cancel what still runs, let it answer, and end the loop."""
@@ -76,3 +94,12 @@ class CoroutineRunner:
         for running in list(self._running.values()):
             running.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return await coroutine, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - an exit would end the whole loop
+        return None, error

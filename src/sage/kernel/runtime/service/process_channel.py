@@ -17,13 +17,13 @@ from sage.common.errors import (
     ServiceOverloadedError,
     ServiceUnavailableError,
 )
+from sage.kernel.runtime.service.base_service_task import RequestQueue
 from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
 from sage.kernel.runtime.service.response_lane import Place, ResponseLane
 from sage.kernel.runtime.service.service_address import ServiceAddress, lane_name
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
 from sage.kernel.runtime.service.service_message import (
     Kind,
-    ServiceRequest,
     pack_header,
     pack_request,
 )
@@ -84,7 +84,7 @@ class ProcessChannel:
 
     def __init__(self, address: ServiceAddress, side: CallerSide) -> None:
         self.address = address
-        self.timeout = address.timeout
+        self.queue_timeout = address.queue_timeout
         self._side = side
         self._lane = side.lane
         self._up = [True] * address.replicas
@@ -103,36 +103,55 @@ class ProcessChannel:
 
         Raises:
             ServiceUnavailableError: no replica is up.
-            ServiceOverloadedError: the queue of requests stays full until the deadline.
+            ServiceOverloadedError: a limit is reached, or the queue of requests stays full.
             TypeError: an argument cannot be pickled.
         """
         request = future.request
-        replica = future.replica
-        if replica is None:
-            replica = 0 if self._alone and self._up[0] else self._choose()
         request.response_queue_name = self._side.lane_name
         try:
             frame = pack_request(request)
         except Exception as error:
             raise self._unsendable(future, error) from error
-        self._lane.expect(future, (self.address.number, replica))
+        if future.admit is not None:
+            future.admit(len(frame))
+        replica = self._expect(future)
         try:
-            self._put(self._requests[replica] or self._open_requests(replica), frame, request)
+            self._put(self._requests[replica] or self._open_requests(replica), frame, future)
         except (queue.Full, QueueError) as error:
             self._lane.forget(future, cancel=False)
             raise self._refused(error) from error
 
-    def _put(self, requests: SageQueue, frame: bytes, request: ServiceRequest) -> None:
-        """Wait for room until the deadline, and take in answers meanwhile.
-
-        The service may itself be waiting for room in the lane of this caller.
-        """
+    def _expect(self, future: ServiceFuture) -> int:
+        """Choose a replica, and let the lane expect its answer."""
         while True:
+            replica = future.replica
+            if replica is None:
+                replica = 0 if self._alone and self._up[0] else self._choose(future.avoid)
+            self._lane.expect(future, (self.address.number, replica))
+            # Those who tell of a death first say that it is down, then fail what is expected.
+            if self._up[replica]:
+                future.replica = replica
+                return replica
+            self._lane.forget(future, cancel=False)
+            if future.replica is not None:
+                raise self._down()
+
+    def _put(self, requests: SageQueue, frame: bytes, future: ServiceFuture) -> None:
+        """Wait for room, and take in answers meanwhile.
+
+        The service may itself be waiting for room in the lane of this caller. Another attempt of a
+        call does not wait: it is made by the timer, on which others depend.
+        """
+        request = future.request
+        until = request.deadline if request.attempt == 1 else 0.0
+        if self.queue_timeout is not None:
+            until = min(until, time.monotonic() + self.queue_timeout)
+        while not future.settled():
             try:
                 requests.put(frame, True, _PATIENCE)
             except queue.Full:
                 self._lane.poll()
-                if time.monotonic() >= request.deadline:
+                if time.monotonic() >= until:
                     raise
             else:
                 return
@@ -175,18 +194,33 @@ class ProcessChannel:
             if handle is not None:
                 handle.close()
 
-    def _choose(self) -> int:
+    def _choose(self, avoid: int | None) -> int:
         if self._alone:
             if not self._up[0]:
                 self._lane.poll()  # perhaps it is back
             if not self._up[0]:
-                raise ServiceUnavailableError(f"the service {self.address.name!r} is down")
+                raise self._down()
             return 0
         number = self.address.number
         loads = [
             self._lane.in_flight((number, i)) if up else UNHEALTHY for i, up in enumerate(self._up)
         ]
+        if avoid is not None and sum(self._up) > 1:
+            loads[avoid] = UNHEALTHY
         return choose_replica(loads, random.random)
+
+    def _down(self) -> ServiceUnavailableError:
+        return ServiceUnavailableError(f"the service {self.address.name!r} is down")
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls of this process wait for an answer."""
+        number = self.address.number
+        return sum(self._lane.in_flight((number, i)) for i in range(self.address.replicas))
+
+    def request_queue(self, replica: int = 0) -> RequestQueue:
+        """Return the queue by which a replica takes requests."""
+        return self._requests[replica] or self._open_requests(replica)
 
     def _open_requests(self, replica: int) -> SageQueue:
         with self._opening:

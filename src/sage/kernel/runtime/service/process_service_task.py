@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sage.common.errors import QueueNotFoundError
+from sage.common.errors import QueueInUseError, QueueNotFoundError
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.process_channel import ProcessChannel
 from sage.kernel.runtime.service.service_address import ServiceAddress
 from sage.kernel.runtime.service.service_factory import ServiceFactory
@@ -30,6 +31,7 @@ class ProcessServiceTask(BaseServiceTask):
 
     task_class: type[BaseServiceTask] = BaseServiceTask
     others: tuple[ServiceAddress, ...] = ()
+    middleware: tuple[ServiceMiddleware, ...] = ()
 
     def __init__(
         self,
@@ -49,11 +51,6 @@ class ProcessServiceTask(BaseServiceTask):
         """Brings the answers."""
         return self._channel.waiter
 
-    @property
-    def timeout(self) -> float | None:
-        """Seconds that a call may take unless it says otherwise."""
-        return self.options.timeout
-
     def send(self, future: ServiceFuture) -> None:
         """Send the request to one of the replicas."""
         self._channel.send(future)
@@ -72,8 +69,15 @@ class ProcessServiceTask(BaseServiceTask):
             for replica in range(self.address.replicas):
                 self._create_queues(replica)
             orders = [
-                ProcessOrder(self.service_factory, self.task_class, self.address, i, self.others)
-                for i in range(self.address.replicas)
+                ProcessOrder(
+                    self.service_factory,
+                    self.task_class,
+                    self.address,
+                    replica,
+                    self.others,
+                    self.middleware,
+                )
+                for replica in range(self.address.replicas)
             ]
             processes = [self._manager.start_service_process(order) for order in orders]
             for process in processes:
@@ -97,4 +101,6 @@ class ProcessServiceTask(BaseServiceTask):
                 remove_queue(handle.name)
             except QueueNotFoundError:
                 continue  # somebody has tidied up already
+            except QueueInUseError:
+                continue  # a service that calls this one still runs; the host sweeps at the end
         self._queues.clear()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
+from sage.kernel.runtime.service.call_path import CallPath, Surroundings
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.process_channel import CallerSide
 from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.service.service_caller import Channel
 
 
 class RemoteServices:
@@ -15,10 +16,18 @@ class RemoteServices:
     Args:
         token: Stands for the environment.
         addresses: Those of its services that run in processes of their own.
+        middleware: What is around every call.
     """
 
-    def __init__(self, token: str, addresses: tuple[ServiceAddress, ...]) -> None:
+    def __init__(
+        self,
+        token: str,
+        addresses: tuple[ServiceAddress, ...],
+        middleware: tuple[ServiceMiddleware, ...] = (),
+    ) -> None:
         self._token = token
+        self._surroundings = Surroundings(middleware)
+        self._paths: dict[str, CallPath] = {}
         self._addresses = {address.name: address for address in addresses}
         self._side: CallerSide | None = None
         self._lock = threading.Lock()
@@ -28,15 +37,21 @@ class RemoteServices:
         """Itself: it stands where an environment stands."""
         return self
 
-    def channel(self, name: str) -> Channel | None:
-        """Return the way to a service; None if there is none of that name."""
+    def path(self, name: str) -> CallPath | None:
+        """Return the path to a service; None if there is none of that name."""
+        return self._paths.get(name) or self._make_path(name)
+
+    def _make_path(self, name: str) -> CallPath | None:
         address = self._addresses.get(name)
         if address is None:
             return None
         with self._lock:
             if self._side is None:
                 self._side = CallerSide(self._token)
-            return self._side.channel(address)
+            if name not in self._paths:
+                channel = self._side.channel(address)
+                self._paths[name] = CallPath(name, address.calls, channel, self._surroundings)
+            return self._paths[name]
 
     def service_names(self) -> list[str]:
         """Return the names of all services that can be reached."""
@@ -44,6 +59,7 @@ class RemoteServices:
 
     def close(self) -> None:
         """Let the way back go."""
+        self._surroundings.close()
         with self._lock:
             if self._side is not None:
                 self._side.close()

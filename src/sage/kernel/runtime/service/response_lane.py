@@ -17,6 +17,7 @@ from typing import Final
 
 from sage.common.clock import Doorbell
 from sage.common.errors import QueueError, ServiceUnavailableError
+from sage.kernel.runtime.service.callbacks import postpone_callbacks, run_postponed
 from sage.kernel.runtime.service.service_future import ServiceFuture
 from sage.kernel.runtime.service.service_message import (
     HEADER_BYTES,
@@ -59,11 +60,14 @@ class ResponseLane:
         self._followers: dict[int, Doorbell] = {}
         self._listener: threading.Thread | None = None
         self._listening = Doorbell()
+        self._starting = threading.Lock()
         self._closed = False
 
     def expect(self, future: ServiceFuture, place: Place) -> None:
         """Take note of a call before its request is sent."""
         self._pending[future.request.request_id] = (future, place)
+        if future.request.attempt > 1:  # nobody waits for an attempt made later, but for its call
+            self._listening.ring()
 
     def in_flight(self, place: Place) -> int:
         """Return how many calls wait for a replica."""
@@ -73,15 +77,22 @@ class ResponseLane:
 
     def wait(self, future: ServiceFuture, until: float) -> None:
         """Lead or follow until `future` is done or `until` has come."""
-        if self._leader.acquire(blocking=False):
-            try:
-                self._lead(future, until)
-            finally:
-                self._leader.release()
-                if self._followers or self._listener is not None:
-                    self._promote()
+        while not future.settled() and self._leader.acquire(blocking=False):
+            if self._read_as_leader(future, until):
+                return
         if not future.settled():
             self._follow(future, until)
+
+    def _read_as_leader(self, future: ServiceFuture, until: float) -> bool:
+        """Read until `future` is done or `until` has come; false if it is left off for callbacks."""
+        try:
+            over = self._lead(future, until)
+        finally:
+            self._leader.release()
+            if self._followers or self._listener is not None:
+                self._promote()
+            run_postponed()
+        return over
 
     def _follow(self, future: ServiceFuture, until: float) -> None:
         """Sleep until the answer is there, or until it is this thread's turn to lead."""
@@ -92,10 +103,7 @@ class ResponseLane:
                 self._followers[number] = bell
                 if self._leader.acquire(blocking=False):
                     self._followers.pop(number, None)
-                    try:
-                        self._lead(future, until)
-                    finally:
-                        self._leader.release()
+                    self._read_as_leader(future, until)
                 else:
                     bell.wait(min(left, _LONGEST_WAIT))
         finally:
@@ -110,15 +118,22 @@ class ResponseLane:
             finally:
                 self._leader.release()
                 self._promote()
+                run_postponed()
 
-    def listen(self) -> None:
+    def listen(self, future: ServiceFuture) -> None:
         """Start the listener, if it does not run."""
-        if self._listener is None and not self._closed:
-            self._listener = threading.Thread(
-                target=self._listen, name="sage-service-answers", daemon=True
-            )
-            self._listener.start()
+        if self._listener is None:
+            self._start_listener()
         self._listening.ring()
+
+    def _start_listener(self) -> None:
+        with self._starting:
+            if self._listener is None and not self._closed:
+                listener = threading.Thread(
+                    target=self._listen, name="sage-service-answers", daemon=True
+                )
+                listener.start()
+                self._listener = listener
 
     def forget(self, future: ServiceFuture, *, cancel: bool) -> None:
         """Drop a call: its answer, should it come, is ignored."""
@@ -128,25 +143,32 @@ class ResponseLane:
 
     # ---- reading
 
-    def _lead(self, future: ServiceFuture, until: float) -> None:
-        """Read until the answer to `future` has come; this is what a call spends its time in."""
-        take, dispatch = self._queue.get_many, self._dispatch
+    def _lead(self, future: ServiceFuture, until: float) -> bool:
+        """Read until the answer to `future` has come; this is what a call spends its time in.
+
+        False if somebody is to be called back first: that is done without the lead.
+        """
+        take, dispatch, postponed = self._queue.get_many, self._dispatch, postpone_callbacks()
         while not future.settled():
             left = until - time.monotonic()
             if left <= 0:
-                return
+                return True
             try:
                 frames = take(_MOST, True, min(left, _LONGEST_WAIT))
             except queue.Empty:
                 continue
             except QueueError as error:
                 self._fail_all(error)
-                return
+                return True
             for frame in frames:
                 dispatch(frame)
+            if postponed:
+                return future.settled()
+        return True
 
     def _take(self, *, block: bool, timeout: float | None) -> None:
         """Read what is there and hand it out."""
+        postpone_callbacks()
         try:
             frames = self._queue.get_many(_MOST, block, timeout)
         except queue.Empty:
@@ -167,7 +189,8 @@ class ResponseLane:
             return  # the caller has given up
         future = entry[0]
         if kind == Kind.STALE:
-            future.complete(failure(number, _died(future, "was restarted")))
+            died = _died(future, "was restarted before it took the call")
+            future.complete(failure(number, died, executed=False))
             return
         try:
             response = read_response(kind, number, memoryview(frame)[HEADER_BYTES:])
@@ -208,6 +231,7 @@ class ResponseLane:
                 finally:
                     self._leader.release()
                     self._ring_follower()
+                    run_postponed()
                 self._expire()
             else:
                 self._listening.wait(0.1)

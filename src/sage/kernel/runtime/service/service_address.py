@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
 
 
 @dataclass(frozen=True)
@@ -15,14 +17,16 @@ class ServiceAddress:
         number: Which of the environment's services this is.
         name: The name of the service.
         replicas: How many instances there are.
-        timeout: Seconds that a call may take unless it says otherwise.
+        calls: What is said about its calls.
+        queue_timeout: Seconds to wait for room in a full queue; None: until the deadline.
     """
 
     token: str
     number: int
     name: str
     replicas: int
-    timeout: float | None
+    calls: PolicyConfig = field(default_factory=PolicyConfig)
+    queue_timeout: float | None = None
 
     def requests(self, replica: int) -> str:
         """Return the name of the queue by which a replica takes requests."""

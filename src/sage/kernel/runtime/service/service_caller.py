@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from math import inf
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Protocol, Self
 
-from sage.common.errors import (
-    ServiceCycleError,
-    ServiceError,
-    ServiceNotFoundError,
-    ServiceTimeoutError,
-)
+from sage.common.errors import ServiceError, ServiceNotFoundError, ServiceUnavailableError
 from sage.common.suggest import did_you_mean
-from sage.kernel.runtime.service.service_executor import (
-    CURRENT_REQUEST,
-    STREAM_CLOSE,
-    STREAM_NEXT,
-)
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import ServiceRequest, StreamToken
-
-
-class Channel(Protocol):
-    """The way to one service."""
-
-    @property
-    def waiter(self) -> Waiter:
-        """Brings the answers."""
-        ...
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds that a call may take unless it says otherwise."""
-        ...
-
-    def send(self, future: ServiceFuture) -> None:
-        """Send the request; the future is completed with the answer.
-
-        Raises:
-            ServiceError: it cannot be sent.
-        """
-        ...
+from sage.kernel.runtime.service.base_service_task import RequestQueue
+from sage.kernel.runtime.service.call_path import CallPath
+from sage.kernel.runtime.service.policy.call_options import CallOptions
+from sage.kernel.runtime.service.policy.call_statistics import ServiceStatistics
+from sage.kernel.runtime.service.policy.policy_config import parse_call_options
+from sage.kernel.runtime.service.service_future import ServiceFuture
 
 
 class Directory(Protocol):
     """Knows the services."""
 
-    def channel(self, name: str) -> Channel | None:
-        """Return the way to a service, starting it if need be; None if there is none."""
+    def path(self, name: str) -> CallPath | None:
+        """Return the path to a service, starting it if need be; None if there is none."""
         ...
 
     def service_names(self) -> list[str]:
@@ -66,21 +34,6 @@ class HasDirectory(Protocol):
     def services(self) -> Directory:
         """The services of the environment."""
         ...
-
-
-@dataclass(frozen=True)
-class CallOptions:
-    """What a single call may say about itself.
-
-    Attributes:
-        timeout: Seconds that it may take; None: what the service says.
-    """
-
-    timeout: float | None = None
-
-
-_DEFAULT = CallOptions()
-_numbers = itertools.count(1)
 
 
 class ServiceManager:
@@ -134,7 +87,7 @@ class ServiceManager:
             ServiceMethodError: it has no such method.
         """
         method, args, kwargs = _either_shape(method_name, args, kwargs)
-        return self.begin(service_name, method, args, kwargs, CallOptions(timeout)).result()
+        return self.begin(service_name, method, args, kwargs, _within(timeout)).result()
 
     def call_service_async(
         self,
@@ -148,10 +101,11 @@ class ServiceManager:
 
         Raises:
             ServiceNotFoundError: there is no such service.
-            ServiceUnavailableError: the service is down.
+            ServiceCycleError: the service waits for this very call.
+            TypeError: an argument cannot be sent to another process.
         """
         method, args, kwargs = _either_shape(method_name, args, kwargs)
-        return self.begin(service_name, method, args, kwargs, CallOptions(timeout))
+        return self.begin(service_name, method, args, kwargs, _within(timeout))
 
     def begin(
         self,
@@ -159,58 +113,25 @@ class ServiceManager:
         method: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        options: CallOptions = _DEFAULT,
-        *,
-        replica: int | None = None,
+        options: CallOptions | None = None,
     ) -> ServiceFuture:
-        """Send a call, to a certain replica if one is given."""
-        above = CURRENT_REQUEST.get()
-        if above is not None:
-            self._check_cycle(above, service)
-        channel = self._directory.channel(service) or self._missing(service)
-        timeout = channel.timeout if options.timeout is None else options.timeout
-        now = time.monotonic()
-        deadline = inf if timeout is None else now + timeout
-        chain: tuple[str, ...] = ()
-        if above is not None:
-            deadline, chain = self._below(above, service, deadline)
-        request = ServiceRequest(
-            next(_numbers), service, method, args, kwargs, "", deadline, 1, None, chain
-        )
-        future = ServiceFuture(request, channel.waiter, now, self._open_stream, replica)
-        channel.send(future)
-        return future
+        """Make a call; all others come down to this one.
 
-    def _open_stream(self, future: ServiceFuture, token: StreamToken) -> Iterator[Any]:
-        """Yield the items of a generator that lives in a service; close it there when done here."""
-        name, where, ended = future.request.service_name, token.replica, False
-        try:
-            while not ended:
-                fetch = self.begin(name, STREAM_NEXT, (token.number,), {}, replica=where)
-                items, ended = fetch.result()
-                yield from items
-        finally:
-            if not ended:
-                close = self.begin(name, STREAM_CLOSE, (token.number,), {}, replica=where)
-                close.result()
+        Args:
+            service: The name of the service.
+            method: The method.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            options: What is different about this call.
 
-    def _check_cycle(self, above: ServiceRequest, service: str) -> None:
-        chain = (*above.caller_chain, above.service_name)
-        if service in chain:
-            way = " → ".join((*chain, service))
-            raise ServiceCycleError(f"{service!r} waits for this very call: {way}")
-
-    def _below(
-        self, above: ServiceRequest, service: str, deadline: float
-    ) -> tuple[float, tuple[str, ...]]:
-        """Return the deadline and the chain of a call made while working on `above`."""
-        chain = (*above.caller_chain, above.service_name)
-        deadline = min(deadline, above.deadline)
-        if deadline <= time.monotonic():
-            raise ServiceTimeoutError(
-                f"no time is left to call {service!r} on behalf of {above.service_name!r}"
-            )
-        return deadline, chain
+        Raises:
+            ServiceNotFoundError: there is no such service.
+            ServiceCycleError: the service waits for this very call.
+            ServiceTimeoutError: nothing is left of the time of the call on whose behalf this is.
+            TypeError: an argument cannot be sent to another process.
+        """
+        path = self._directory.path(service) or self._missing(service)
+        return path.begin(method, args, kwargs, options)
 
     def _missing(self, name: str) -> NoReturn:
         known = self._directory.service_names()
@@ -235,6 +156,28 @@ class ServiceManager:
         """Return the names of all services."""
         return self._directory.service_names()
 
+    def get_statistics(self, service_name: str) -> ServiceStatistics:
+        """Return what became of the calls that this process has made to a service.
+
+        Raises:
+            ServiceNotFoundError: there is no such service.
+        """
+        path = self._directory.path(service_name) or self._missing(service_name)
+        return path.statistics.snapshot()
+
+    def get_service_queue(self, service_name: str) -> RequestQueue:
+        """Return the queue in which the requests for a service wait: of its first replica.
+
+        Raises:
+            ServiceNotFoundError: there is no such service.
+            ServiceUnavailableError: the service has no queue here: it runs inline, or on Ray.
+        """
+        path = self._directory.path(service_name) or self._missing(service_name)
+        requests = path.channel.request_queue()
+        if requests is None:
+            raise ServiceUnavailableError(f"no requests wait in a queue for {service_name!r} here")
+        return requests
+
     def health_check_all_services(self, timeout: float = 5.0) -> dict[str, str]:
         """Ask every service whether it is well.
 
@@ -247,7 +190,7 @@ class ServiceManager:
 
     def _begin_health_check(self, name: str, timeout: float) -> ServiceFuture | ServiceError:
         try:
-            return self.begin(name, HEALTH_CHECK, (), {}, CallOptions(timeout))
+            return self.begin(name, HEALTH_CHECK, (), {}, _within(timeout))
         except ServiceError as error:
             return error
 
@@ -278,17 +221,32 @@ def _either_shape(
     return method, given_args, given_kwargs
 
 
+def _within(timeout: float | None) -> CallOptions | None:
+    return None if timeout is None else CallOptions(timeout=timeout)
+
+
 class _Proxy:
     """What both proxies share. A name that begins with an underscore is never a method call."""
 
-    def __init__(self, manager: ServiceManager, name: str, options: CallOptions = _DEFAULT) -> None:
+    def __init__(
+        self, manager: ServiceManager, name: str, said: Mapping[str, Any] | None = None
+    ) -> None:
         self._manager = manager
         self._name = name
-        self._options = options
+        self._said = said or {}
+        self._options = parse_call_options(said) if said else None
 
-    def options(self, **options: Any) -> Any:
-        """Return a proxy whose calls have these options: `timeout=` in seconds."""
-        return type(self)(self._manager, self._name, replace(self._options, **options))
+    def options(self, **options: Any) -> Self:
+        """Return a proxy whose calls have these options.
+
+        Args:
+            options: `timeout` in seconds, `retry` (how often, or a `RetryPolicy`), `idempotent`,
+                `cache_ttl` in seconds, `hedge`, `fallback`; see `CallOptions`.
+
+        Raises:
+            ConfigError: an option is unknown or its value impossible.
+        """
+        return type(self)(self._manager, self._name, {**self._said, **options})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._name!r}>"

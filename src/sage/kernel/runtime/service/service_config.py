@@ -54,13 +54,15 @@ UNSUPPORTED: Final[frozenset[str]] = frozenset(
         "services.*.port",
         "services.*.max_connections",
         "services.discovery.*",
-        "services.monitoring.*",
-        "service.ray.*",
+        "services.monitoring.enabled",
+        "services.monitoring.metrics_port",
         "service_call.async_pool_size",
         "performance.*",
-        "security.*",
+        "security.tls_enabled",
+        "security.auth_required",
         "discovery.*",
-        "monitoring.*",
+        "monitoring.enabled",
+        "monitoring.metrics_port",
     }
 )
 """The keys that are known and that nothing uses yet; `*` stands for any one name."""

@@ -7,6 +7,9 @@ import logging
 from sage.common.log import get_logger
 from sage.dataflow.function.base import ServiceProxies
 from sage.kernel.runtime.service.service_caller import HasDirectory, ServiceManager
+from sage.kernel.runtime.service.trace import TraceFilter
+
+_TRACE = TraceFilter()
 
 
 class ServiceContext:
@@ -27,8 +30,10 @@ class ServiceContext:
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger named after the service."""
-        return get_logger("service", self.name)
+        """A logger named after the service; its records have a `trace_id`, see `TraceFilter`."""
+        logger = get_logger("service", self.name)
+        logger.addFilter(_TRACE)  # again: no effect
+        return logger
 
     @property
     def call_service(self) -> ServiceProxies:

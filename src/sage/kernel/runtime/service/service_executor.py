@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage.common.errors import ServiceMethodError, ServiceTimeoutError
 from sage.common.suggest import did_you_mean
+from sage.kernel.runtime.service.batching import batched_methods
 from sage.kernel.runtime.service.service_message import (
     ServiceRequest,
     ServiceResponse,
@@ -25,6 +26,7 @@ from sage.kernel.runtime.service.service_message import (
 )
 
 if TYPE_CHECKING:
+    from sage.kernel.runtime.service.batched_calls import BatchedCalls
     from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner
 
 Respond = Callable[[ServiceResponse], object]
@@ -50,6 +52,7 @@ class ServiceExecutor:
         service: The live object.
         custom: Called with each request instead of the method that it names.
         replica: Which replica of the service this is.
+        max_concurrency: How many calls are worked on at a time, where methods are batched.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ServiceExecutor:
         service: Any,
         custom: Callable[[ServiceRequest], Any] | None = None,
         replica: int = 0,
+        max_concurrency: int = 1,
     ) -> None:
         self._replica = replica
         self.name = name
@@ -68,17 +72,25 @@ class ServiceExecutor:
         self._streams: dict[int, Iterator[Any]] = {}
         self._faults: dict[int, BaseException] = {}
         self._numbers = itertools.count(1)
+        self.batched = self._batched_calls(max_concurrency)
 
     def execute(self, request: ServiceRequest, respond: Respond) -> None:
         """Run a request and hand the response to `respond`.
 
         A plain method has responded when this returns; an `async def` responds later, from the
-        event loop's thread.
+        event loop's thread, and a batched one when its batch has been run.
         """
+        batched = self.batched
+        gathers = batched is not None and request.method_name in batched
+        if batched is not None and not gathers:
+            respond = batched.in_turn(respond)
         if time.monotonic() >= request.deadline:
             respond(
                 failure(request.request_id, ServiceTimeoutError("past its deadline on arrival"))
             )
+            return
+        if batched is not None and gathers:
+            self._gather(batched, request, respond)
             return
         token = CURRENT_REQUEST.set(request)
         try:
@@ -97,12 +109,16 @@ class ServiceExecutor:
         respond(response)
 
     def cancel(self, lane: str, number: int) -> None:
-        """Cancel an `async def` that is running for a request."""
+        """Cancel an `async def` that is running for a request, or leave it out of its batch."""
+        if self.batched is not None:
+            self.batched.cancel(lane, number)
         if self._runner is not None:
             self._runner.cancel((lane, number))
 
     def close(self) -> None:
-        """Stop the event loop and close what generators are left."""
+        """Run the batches that wait, stop the event loop and close what generators are left."""
+        if self.batched is not None:
+            self.batched.close()
         for number in list(self._streams):
             self._close_stream(number)
         if self._runner is not None:
@@ -135,6 +151,30 @@ class ServiceExecutor:
         trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
         text = "".join(traceback.format_exception(type(error), error, trace))
         return failure(request.request_id, error, text)
+
+    # ---- batches
+
+    def _batched_calls(self, max_concurrency: int) -> BatchedCalls | None:
+        limits = batched_methods(self.service) if self._custom is None else {}
+        if not limits:
+            return None
+        # Threads and clocks for batches: most services have no use for them.
+        from sage.kernel.runtime.service.batched_calls import BatchedCalls  # noqa: PLC0415
+
+        return BatchedCalls(
+            self.name,
+            self.service,
+            limits,
+            max_concurrency=max_concurrency,
+            coroutines=self._coroutines,
+            outgoing=self._outgoing,
+        )
+
+    def _gather(self, batched: BatchedCalls, request: ServiceRequest, respond: Respond) -> None:
+        try:
+            batched.add(request, respond)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's to handle
+            respond(self._failure(request, error))
 
     # ---- async def
 

@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 
 from sage.common.errors import ConfigError
 from sage.common.suggest import did_you_mean, shorten
+from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
 
-Isolation = Literal["local", "process"]
+Isolation = Literal["local", "process", "ray"]
+Lifetime = Literal["detached", "non_detached"]
 
 
 @dataclass(frozen=True)
@@ -17,38 +19,68 @@ class ServiceOptions:
     """How a service runs.
 
     Attributes:
-        isolation: `"local"` in the process that starts it, `"process"` in processes of its own.
+        isolation: `"local"` in the process that starts it, `"process"` in processes of its own,
+            `"ray"` in Ray actors, a hundred times as far away.
         replicas: How many instances there are; calls go to the less busy of two picked at random.
         max_concurrency: How many calls one instance works on at a time.
         inline: Run methods on the caller's own thread; only for `"local"`, and for methods that
             never block.
-        timeout: Seconds that a call may take unless it says otherwise; None is for ever.
+        depends_on: The names of the services that start before this one and stop after it.
+        health_check_interval: Seconds between two looks whether it is well; None: nobody looks.
+        queue_timeout: Seconds that a call waits for room in a full queue; None: to its deadline.
         start_timeout: Seconds that a process may take to start.
         queue_bytes: How many bytes of requests may wait.
-        max_restarts: How often in a row a process that dies is started again.
+        max_restarts: How often in a row a process that dies is started again; a Ray actor, in all.
+        resources: What a Ray actor asks for: `"CPU"`, `"GPU"` and the cluster's own.
+        lifetime: `"detached"`: a Ray actor outlives a program that does not stop it.
+        calls: How it is called: time-outs, retries, limits and all the rest of `PolicyConfig`.
+        layers: The settings from which `calls` was made.
     """
 
     isolation: Isolation = "local"
     replicas: int = 1
     max_concurrency: int = 1
     inline: bool = False
-    timeout: float | None = 30.0
+    depends_on: tuple[str, ...] = ()
+    health_check_interval: float | None = None
+    queue_timeout: float | None = None
     start_timeout: float = 30.0
     queue_bytes: int = 4 << 20
     max_restarts: int = 5
+    resources: Mapping[str, float] | None = None
+    lifetime: Lifetime | None = None
+    calls: PolicyConfig = field(default_factory=PolicyConfig)
+    layers: tuple[Mapping[str, Any], ...] = ()
 
     def changed(self, **values: Any) -> ServiceOptions:
         """Return these options with some of them changed.
 
+        Args:
+            values: Options of this class, and those of `PolicyConfig` about its calls:
+                `timeout=5, retry=3, circuit_breaker=True`.
+
         Raises:
             ConfigError: an option is unknown or its value impossible.
+
+        Example:
+            >>> options = ServiceOptions().changed(replicas=2, isolation="process", timeout=5)
+            >>> options.replicas, options.calls.call.timeout
+            (2, 5)
         """
-        known = self.__dataclass_fields__
-        for name in values:
-            if name not in known:
-                near = did_you_mean(name, known)
+        own = {name: value for name, value in values.items() if name in _OWN}
+        others = {name: value for name, value in values.items() if name not in _OWN}
+        for name in others:
+            if name not in PolicyConfig.setting_names():
+                near = did_you_mean(name, (*_OWN, *PolicyConfig.setting_names()))
                 raise ConfigError(f"unknown service option {name!r}.{near}")
-        return replace(self, **values)._checked()
+        if isinstance(own.get("depends_on"), str):
+            own["depends_on"] = (own["depends_on"],)
+        if "depends_on" in own:
+            own["depends_on"] = tuple(own["depends_on"])
+        if others:
+            layers = (*self.layers, others)
+            own |= {"layers": layers, "calls": PolicyConfig.parse(*layers, where="options")}
+        return replace(self, **own)._checked()
 
     def _checked(self) -> ServiceOptions:
         if self.isolation not in get_args(Isolation):
@@ -60,10 +92,11 @@ class ServiceOptions:
                 raise ConfigError(f"{name} is a whole number of at least 1, not {value!r}")
         if self.replicas > 1 and self.isolation == "local":
             raise ConfigError(
-                'replicas need isolation="process"; in one process, max_concurrency says how many '
-                "calls are worked on at a time"
+                'replicas need isolation="process" or "ray"; in one process, max_concurrency says '
+                "how many calls are worked on at a time"
             )
-        for name in ("timeout", "start_timeout"):
+        self._check_ray()
+        for name in ("start_timeout", "queue_timeout", "health_check_interval"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise ConfigError(f"{name} is a number of seconds above 0, not {value!r}")
@@ -72,6 +105,23 @@ class ServiceOptions:
                 'inline=True needs isolation="local": it runs on the caller\'s thread'
             )
         return self
+
+    def _check_ray(self) -> None:
+        for name in ("resources", "lifetime"):
+            if getattr(self, name) is not None and self.isolation != "ray":
+                raise ConfigError(f'{name} needs isolation="ray"')
+        if self.lifetime not in (None, *get_args(Lifetime)):
+            choices = ", ".join(map(repr, get_args(Lifetime)))
+            raise ConfigError(f"lifetime is one of {choices}, not {self.lifetime!r}")
+        asked: Mapping[str, Any] = self.resources or {}
+        for resource, amount in asked.items():
+            if not (isinstance(amount, (int, float)) and amount >= 0):
+                told = f"resources are numbers of at least 0, not {amount!r} of {resource!r}"
+                raise ConfigError(told)
+
+
+_OWN = frozenset(ServiceOptions.__dataclass_fields__) - {"calls", "layers"}
+"""The options that say how a service runs; all others say how it is called."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any, Protocol
 
 from sage.common.clock import Doorbell
 from sage.common.errors import ServiceCancelledError, ServiceTimeoutError
-from sage.common.log import get_logger
+from sage.kernel.runtime.service.callbacks import run_callbacks
 from sage.kernel.runtime.service.service_message import (
     ServiceRequest,
     ServiceResponse,
@@ -29,12 +30,28 @@ class Waiter(Protocol):
         """Take in the answers that have come, without waiting."""
         ...
 
-    def listen(self) -> None:
-        """See to it that answers are taken in even while nobody waits."""
+    def listen(self, future: ServiceFuture) -> None:
+        """See to it that `future` ends, with its answer or its deadline, even if nobody waits."""
         ...
 
     def forget(self, future: ServiceFuture, *, cancel: bool) -> None:
         """Give up on an answer; with `cancel`, tell the service."""
+        ...
+
+
+class Calls(Protocol):
+    """Those who make calls, as far as the end of a call concerns them."""
+
+    def ended(self, future: ServiceFuture, response: ServiceResponse) -> ServiceResponse:
+        """Take note of the answer before anybody sees it; return it, or another in its place."""
+        ...
+
+    def open_stream(self, future: ServiceFuture, token: StreamToken) -> Iterator[Any]:
+        """Return an iterator over the items of a generator that the method returned."""
+        ...
+
+    def fall_back(self, error: BaseException) -> ServiceResponse:
+        """Return what a failed call comes to after all; called by whoever asks for the result."""
         ...
 
 
@@ -47,15 +64,21 @@ class ServiceFuture:
         request: The call.
         started: When it was made, on the machine's monotonic clock.
         replica: Which replica must answer it; None: any.
+        avoid: Which replica should rather not, because it is busy with the same call.
+        calls: Who makes the call.
+        admit: Asked with the size of the request, in bytes, before it is sent; raises
+            `ServiceOverloadedError` if too much is under way. None: it may be sent.
     """
 
     __slots__ = (
         "_bell",
         "_callbacks",
-        "_open_stream",
         "_response",
         "_right",
         "_waiter",
+        "admit",
+        "avoid",
+        "calls",
         "replica",
         "request",
         "started",
@@ -66,18 +89,20 @@ class ServiceFuture:
         request: ServiceRequest,
         waiter: Waiter,
         started: float,
-        open_stream: Callable[[ServiceFuture, StreamToken], Any],
+        calls: Calls,
         replica: int | None = None,
     ) -> None:
-        self._open_stream = open_stream
+        self.calls = calls
         self.replica = replica
+        self.avoid: int | None = None
+        self.admit: Callable[[int], None] | None = None
         self.request = request
         self.started = started
         self._waiter = waiter
         self._response: ServiceResponse | None = None
         self._right = [True]  # to set the response; whoever pops it first has it
         self._bell: Doorbell | None = None
-        self._callbacks: list[Callable[[ServiceFuture], object]] | None = None
+        self._callbacks: list[Callable[[ServiceFuture], object]] = _NONE
 
     def settled(self) -> bool:
         """Whether the result is there, without looking whether it has come meanwhile."""
@@ -103,9 +128,9 @@ class ServiceFuture:
         """
         response = self._response or self._wait(timeout)
         if not response.success:
-            raise self._error(response)
+            response = self._fallen_back(response)
         if response.result.__class__ is StreamToken:
-            return self._open_stream(self, response.result)
+            return self.calls.open_stream(self, response.result)
         return response.result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -115,7 +140,13 @@ class ServiceFuture:
             ServiceTimeoutError: there is no answer within `timeout` seconds.
         """
         response = self._response or self._wait(timeout)
-        return None if response.success else self._error(response)
+        if response.success:
+            return None
+        try:
+            self._fallen_back(response)
+        except Exception as error:  # noqa: BLE001 - that is what was asked for
+            return error
+        return None
 
     def cancel(self) -> bool:
         """Give the call up, and tell the service; False if it has ended already.
@@ -138,15 +169,24 @@ class ServiceFuture:
             self._response.cause, ServiceCancelledError
         )
 
+    def given_up(self) -> bool:
+        """Say whether the caller no longer waits: the call was cancelled, or its time is over."""
+        response = self._response
+        return response is not None and isinstance(
+            response.cause, (ServiceCancelledError, ServiceTimeoutError)
+        )
+
     def add_done_callback(self, callback: Callable[[ServiceFuture], object]) -> None:
         """Let `callback(future)` be called when the call has ended; at once if it has."""
-        if self._callbacks is None:
-            self._callbacks = []
+        if self._callbacks is _NONE:
+            with _FIRST_CALLBACK:  # two threads may come first at the same time
+                if self._callbacks is _NONE:
+                    self._callbacks = []
         self._callbacks.append(callback)
         if self._response is None:
-            self._waiter.listen()
+            self._waiter.listen(self)
         if self._response is not None:
-            self._run_callbacks()
+            run_callbacks(self, self._callbacks)
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # only for those who await  # noqa: PLC0415
@@ -182,13 +222,18 @@ class ServiceFuture:
             self._right.pop()
         except IndexError:
             return False
-        self._response = response
+        self._response = self.calls.ended(self, response)
         # The answer is set before the bell is looked for; who waits hangs the bell before looking
         # for the answer. One of the two sees the other.
         if self._bell is not None:
             self._bell.ring()
-        self._run_callbacks()
+        if self._callbacks:
+            run_callbacks(self, self._callbacks)
         return True
+
+    def forget(self) -> None:
+        """Tell the service that nobody waits for this call any more."""
+        self._waiter.forget(self, cancel=True)
 
     def bell(self) -> Doorbell:
         """Return what rings when the result is there, or when it is this thread's turn to read."""
@@ -217,13 +262,13 @@ class ServiceFuture:
         name = f"{self.request.service_name}.{self.request.method_name}"
         return ServiceTimeoutError(f"{name} did not answer within {seconds:.3g} s")
 
-    def _error(self, response: ServiceResponse) -> BaseException:
-        return error_of(response, self.request.service_name, self.request.method_name)
+    def _fallen_back(self, response: ServiceResponse) -> ServiceResponse:
+        request = self.request
+        error = error_of(response, request.service_name, request.method_name)
+        return self.calls.fall_back(error)
 
-    def _run_callbacks(self) -> None:
-        while self._callbacks:
-            try:
-                self._callbacks.pop(0)(self)
-            except Exception:  # noqa: BLE001 - logged: who brings answers has others to serve
-                name = self.request.service_name
-                get_logger("service", name).exception("a callback of a call to %r failed", name)
+
+_NONE: list[Callable[[ServiceFuture], object]] = []
+"""The callbacks of a future that has had none."""
+
+_FIRST_CALLBACK = threading.Lock()

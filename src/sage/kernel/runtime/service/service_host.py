@@ -3,59 +3,49 @@
 from __future__ import annotations
 
 import threading
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from sage.common.errors import ConfigError, QueueError
+from sage.common.errors import ConfigError, QueueError, ServiceUnavailableError
 from sage.common.ids import new_uuid
 from sage.common.log import get_logger
+from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.call_path import CallPath, Channel, Surroundings
+from sage.kernel.runtime.service.local_channel import LocalChannel
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
-from sage.kernel.runtime.service.local_waiter import LocalWaiter
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.service.service_caller import Channel
 from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.service_life import ServiceLife
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.service.process_channel import CallerSide
     from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
 
 
-class LocalChannel:
-    """The way to a service in this process. Implements `Channel`."""
-
-    def __init__(self, task: BaseServiceTask) -> None:
-        self._task = task
-        self._waiter = LocalWaiter(task.cancel_request)
-
-    @property
-    def waiter(self) -> Waiter:
-        """Brings the answers."""
-        return self._waiter
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds that a call may take unless it says otherwise."""
-        return self._task.options.timeout
-
-    def send(self, future: ServiceFuture) -> None:
-        """Give the call to the service's threads."""
-        self._task.send(future)
-
-
 class ServiceHost:
-    """Implements `Directory` where the services are registered."""
+    """Implements `Directory` where the services are registered. Thread-safe.
 
-    def __init__(self) -> None:
+    Starting and stopping take their turns; while services are being stopped, none is started.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
         self._factories: dict[str, ServiceFactory] = {}
         self._task_classes: dict[str, type[BaseServiceTask]] = {}
+        self._middleware: tuple[ServiceMiddleware, ...] = ()
         self._tasks: dict[str, BaseServiceTask] = {}
-        self._channels: dict[str, Channel] = {}
+        self._paths: dict[str, CallPath] = {}
         self._token = f"sage-{new_uuid()[:12]}"
         self._manager: ServiceProcessManager | None = None
         self._side: CallerSide | None = None
-        self._lock = threading.RLock()
+        self._surroundings: Surroundings | None = None
+        self._life: ServiceLife | None = None
+        self._turn = threading.RLock()  # held while services start and stop
+        self._stopping = False
+        self._starting: set[str] = set()
         self._logger = get_logger("service")
 
     @property
@@ -73,11 +63,22 @@ class ServiceHost:
         Raises:
             ConfigError: a service of that name runs already.
         """
-        with self._lock:
+        with self._turn:
             if factory.name in self._tasks:
                 raise ConfigError(f"the service {factory.name!r} runs already; stop it first")
             self._factories[factory.name] = factory
             self._task_classes[factory.name] = task_class
+
+    def add_middleware(self, middleware: ServiceMiddleware) -> None:
+        """Put `middleware` around every call, inside of those that are there.
+
+        Raises:
+            ConfigError: services run already.
+        """
+        with self._turn:
+            if self._tasks:
+                raise ConfigError("add middleware before services are started")
+            self._middleware += (middleware,)
 
     def factory(self, name: str) -> ServiceFactory:
         """Return how a service is made."""
@@ -90,39 +91,54 @@ class ServiceHost:
     # ---- life
 
     def start_all(self) -> None:
-        """Start every service that does not run, in the order of registration.
+        """Start every service that does not run: in the order of registration, dependencies first.
 
         Raises:
+            ConfigError: a dependency is not there, or depends on what depends on it.
             Exception: one could not be started; those that had been are stopped again.
         """
-        with self._lock:
+        with self._turn:
             try:
-                for name in self._factories:
-                    if name not in self._channels:
+                for name in self._start_order():
+                    if name not in self._tasks and name not in self._starting:
                         self._start(name)
             except BaseException:
-                self.stop_all()
+                if not self._starting:
+                    self.stop_all()
                 raise
 
     def stop_all(self) -> list[Exception]:
         """Stop all services, the youngest first; return what failed."""
         failures: list[Exception] = []
-        with self._lock:
-            for name in reversed(list(self._tasks)):
-                try:
-                    self._tasks.pop(name).stop_service()
-                except Exception as error:
-                    self._logger.exception("the service %r failed to stop", name)
-                    failures.append(error)
-            self._channels.clear()
-            if self._side is not None:
-                self._side.close()
-                self._side = None
-            if self._manager is not None:
-                self._manager.close()
-                self._manager = None
-                self._sweep()
+        with self._turn:
+            self._stopping = True
+            try:
+                if self._life is not None:
+                    self._life.close()
+                    self._life = None
+                if self._surroundings is not None:
+                    self._surroundings.close()
+                    self._surroundings = None
+                for name in reversed(list(self._tasks)):
+                    try:
+                        self._tasks.pop(name).stop_service()
+                    except Exception as error:
+                        self._logger.exception("the service %r failed to stop", name)
+                        failures.append(error)
+                self._paths.clear()
+                self._close_transports()
+            finally:
+                self._stopping = False
         return failures
+
+    def _close_transports(self) -> None:
+        if self._side is not None:
+            self._side.close()
+            self._side = None
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+            self._sweep()
 
     def _sweep(self) -> None:
         """Remove the queues that processes have left behind, those that were killed among them."""
@@ -135,36 +151,103 @@ class ServiceHost:
                 except QueueError as error:
                     self._logger.warning("the queue %s is left behind: %s", name, error)
 
-    def channel(self, name: str) -> Channel | None:
-        """Return the way to a service; if it does not run, all are started: they may need another."""
-        channel = self._channels.get(name)
-        if channel is not None or name not in self._factories:
-            return channel
-        self.start_all()
-        return self._channels.get(name)
+    def path(self, name: str) -> CallPath | None:
+        """Return the path to a service; if it does not run, all are started: they may need another.
+
+        Raises:
+            ServiceUnavailableError: the services are being stopped.
+        """
+        path = self._paths.get(name)
+        if path is not None or name not in self._factories:
+            return path
+        if self._stopping:
+            raise ServiceUnavailableError(f"the service {name!r} has been stopped")
+        with self._turn:
+            if self._starting:  # this thread is starting a service that calls another
+                self._start_one(name)
+            else:
+                self.start_all()
+        return self._paths.get(name)
 
     def task(self, name: str) -> BaseServiceTask | None:
         """Return the running task of a service."""
         return self._tasks.get(name)
 
+    def path_if_running(self, name: str) -> CallPath | None:
+        """Return the path to a service, without starting it."""
+        return self._paths.get(name)
+
+    def restart(self, name: str) -> None:
+        """Start the processes of a service anew; one that runs elsewhere is left alone."""
+        if self._manager is not None and self._factories[name].options.isolation == "process":
+            self._logger.warning("the processes of %r are started anew", name)
+            self._manager.restart_service(name)
+
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the status of every service."""
-        stopped = {"status": "stopped"}
+        return {name: self.figures(name) for name in self._factories}
+
+    def figures(self, name: str) -> dict[str, Any]:
+        """Return how a service is, and what became of the calls to it."""
+        task, path = self._tasks.get(name), self._paths.get(name)
+        if task is None or path is None:
+            return {"name": name, "status": "stopped"}
+        breaker, requests = path.breaker, path.channel.request_queue()
         return {
-            name: self._tasks[name].get_service_status() if name in self._tasks else stopped
-            for name in self._factories
+            **task.get_service_status(),
+            "waiting": None if requests is None else requests.qsize(),
+            "breaker": None if breaker is None else breaker.state.value,
+            "retries": path.retries,
+            "called": path.statistics.snapshot(),
+            "cache": path.cache.statistics(),
         }
 
+    def _start_order(self) -> list[str]:
+        """Return all services, each after those it depends on, else as they were registered."""
+        for name, factory in self._factories.items():
+            for other in factory.options.depends_on:
+                if other not in self._factories:
+                    near = did_you_mean(other, self._factories)
+                    raise ConfigError(f"service {name!r} depends on {other!r}, unknown.{near}")
+        depends = {name: f.options.depends_on for name, f in self._factories.items()}
+        try:
+            return list(TopologicalSorter(depends).static_order())
+        except CycleError as error:
+            way = " → ".join(error.args[1])
+            raise ConfigError(f"services depend on each other in a circle: {way}") from None
+
+    def _start_one(self, name: str) -> None:
+        if name in self._starting:
+            raise ServiceUnavailableError(f"the service {name!r} is called while it is starting")
+        for other in (*self._factories[name].options.depends_on, name):
+            if other not in self._tasks:
+                self._start(other)
+
     def _start(self, name: str) -> None:
-        factory = self._factories[name]
+        self._starting.add(name)
+        try:
+            factory = self._factories[name]
+            task, channel = self._make(factory)
+            task.start_service()
+            around = self._around()
+            self._tasks[name] = task
+            self._paths[name] = CallPath(name, factory.options.calls, channel, around)
+        finally:
+            self._starting.discard(name)
+        if self._life is None:
+            self._life = ServiceLife(self, self._name)
+        self._life.add(name)
+
+    def _around(self) -> Surroundings:
+        if self._surroundings is None:
+            self._surroundings = Surroundings(self._middleware)
+        return self._surroundings
+
+    def _make(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
         if factory.options.isolation == "process":
-            task, channel = self._process_task(factory)
-        else:
-            task = self._task_classes[name](factory, ServiceContext(name, self))
-            channel = LocalChannel(task)
-        task.start_service()
-        self._tasks[name] = task
-        self._channels[name] = channel
+            return self._process_task(factory)
+        task = self._task_classes[factory.name](factory, ServiceContext(factory.name, self))
+        return task, LocalChannel(task, self._around().timer)
 
     def _process_task(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
         # What it takes to start processes is imported by those who do.
@@ -180,18 +263,25 @@ class ServiceHost:
             self._manager = ServiceProcessManager(self._token)
         if self._side is None:
             self._side = CallerSide(self._token)
-        addresses = self._addresses()
+        addresses = self.addresses()
         address = addresses[factory.name]
         channel = self._side.channel(address)
         task = ProcessServiceTask(factory, address, self._manager, channel)
         task.task_class = self._task_classes[factory.name]
         task.others = tuple(other for other in addresses.values() if other is not address)
+        task.middleware = self._middleware
         return task, channel
 
-    def _addresses(self) -> dict[str, ServiceAddress]:
+    def addresses(self) -> dict[str, ServiceAddress]:
+        """Return where those services take requests that run in processes of their own."""
         return {
             name: ServiceAddress(
-                self._token, number, name, factory.options.replicas, factory.options.timeout
+                self._token,
+                number,
+                name,
+                factory.options.replicas,
+                factory.options.calls,
+                factory.options.queue_timeout,
             )
             for number, (name, factory) in enumerate(self._factories.items())
             if factory.options.isolation == "process"

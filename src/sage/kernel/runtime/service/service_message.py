@@ -71,6 +71,7 @@ class ServiceResponse:
         error_type: The name of the exception's type, with its module.
         error_traceback: The traceback in the service, formatted.
         cause: The exception itself, if it can be carried over.
+        executed: False if it is certain that the method has not been called.
     """
 
     success: bool
@@ -80,6 +81,7 @@ class ServiceResponse:
     error_type: str | None = None
     error_traceback: str | None = None
     cause: BaseException | None = None
+    executed: bool = True
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,25 @@ def pack_request(request: ServiceRequest) -> bytes:
     )
     lane = request.response_queue_name.encode()
     head = _HEADER.pack(Kind.REQUEST, 0, 0, request.request_id, request.deadline)
-    return b"".join((head, bytes((len(lane),)), lane, pickle.dumps(body, 5)))
+    return b"".join((head, bytes((len(lane),)), lane, _dumps(body)))
+
+
+def _dumps(body: object) -> bytes:
+    """Pickle; what the program that was started has defined is pickled by value.
+
+    The other process has another `__main__`: it could not find it by its name.
+    """
+    try:
+        pickled = pickle.dumps(body, 5)
+    except Exception:  # noqa: BLE001 - what cannot be pickled at all raises below
+        return _dumps_by_value(body)
+    return _dumps_by_value(body) if b"__main__" in pickled else pickled
+
+
+def _dumps_by_value(body: object) -> bytes:
+    import cloudpickle  # few need it, and all would wait for its import  # noqa: PLC0415
+
+    return cloudpickle.dumps(body, 5)  # type: ignore[no-any-return]
 
 
 def read_lane(frame: bytes) -> str:
@@ -213,7 +233,7 @@ def pack_response(response: ServiceResponse) -> bytes:
     """Write a response; a result that cannot be pickled becomes a failure that says so."""
     if response.success:
         try:
-            body = pickle.dumps(response.result, 5)
+            body = _dumps(response.result)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = f"the result cannot be sent back: {error}"
             return pack_response(failure(response.request_id, TypeError(told)))
@@ -236,7 +256,7 @@ def _carried(cause: BaseException | None) -> bytes | None:
     if cause is None:
         return None
     try:
-        pickled = pickle.dumps(cause, 5)
+        pickled = _dumps(cause)
         pickle.loads(pickled)  # noqa: S301 - made just now
     except Exception:  # noqa: BLE001 - many exceptions cannot; their type and text go all the same
         return None
@@ -253,7 +273,9 @@ def _restored(carried: bytes | None) -> BaseException | None:
     return cause if isinstance(cause, BaseException) else None
 
 
-def failure(number: int, error: BaseException, trace: str = "") -> ServiceResponse:
+def failure(
+    number: int, error: BaseException, trace: str = "", *, executed: bool = True
+) -> ServiceResponse:
     """Return the response that tells of `error`."""
     kind = type(error)
     name = (
@@ -261,7 +283,7 @@ def failure(number: int, error: BaseException, trace: str = "") -> ServiceRespon
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return ServiceResponse(False, None, text_of(error), number, name, trace, error)
+    return ServiceResponse(False, None, text_of(error), number, name, trace, error, executed)
 
 
 PASSED_ON: Final = (
@@ -273,6 +295,13 @@ PASSED_ON: Final = (
     ServiceUnavailableError,
 )
 """Errors of the call path itself: they reach the caller as they are."""
+
+
+def error_name(response: ServiceResponse) -> str:
+    """Return the name under which a failure is counted: for a method's own exception, its type's."""
+    if isinstance(response.cause, PASSED_ON):
+        return type(response.cause).__name__
+    return response.error_type or "Exception"
 
 
 def error_of(response: ServiceResponse, service: str, method: str) -> ServiceError:

@@ -26,6 +26,7 @@ from sage.common.errors import (
     QueueNotFoundError,
 )
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.remote_services import RemoteServices
 from sage.kernel.runtime.service.service_address import ServiceAddress
 from sage.kernel.runtime.service.service_context import ServiceContext
@@ -48,6 +49,7 @@ from sage.kernel.transport.sage_queue import SageQueue
 READY = b"R"
 FAILED = b"F"
 _LOOK_SECONDS = 0.05
+_ORPHAN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ProcessOrder:
         address: Where it takes requests.
         replica: Which replica it is.
         others: The other services it may call.
+        middleware: What is around its own calls of other services.
     """
 
     factory: ServiceFactory
@@ -67,6 +70,7 @@ class ProcessOrder:
     address: ServiceAddress
     replica: int
     others: tuple[ServiceAddress, ...]
+    middleware: tuple[ServiceMiddleware, ...] = ()
 
 
 class ServiceWorker:
@@ -148,6 +152,8 @@ class ServiceWorker:
             respond(failure(number, told))
             return
         self._task.run_request(request, respond)
+        if self._cancelled and (lane, number) in self._cancelled:  # it was given up meanwhile
+            self._task.cancel_request(lane, number)
 
     def _listen(self) -> None:
         """Take note of the requests that callers give up on."""
@@ -157,8 +163,9 @@ class ServiceWorker:
             except QueueClosedError:
                 return
             lane, number = read_lane(frame), read_header(frame).number
-            self._task.cancel_request(lane, number)
+            # First marked, then cancelled: whoever is about to begin with it looks again afterwards.
             self._cancelled[lane, number] = None
+            self._task.cancel_request(lane, number)
             while len(self._cancelled) > 10_000:  # most of them were answered long ago
                 self._cancelled.pop(next(iter(self._cancelled)), None)
 
@@ -190,19 +197,29 @@ class ServiceWorker:
             return self._lanes[name]
 
 
+def _end_within(seconds: float) -> None:
+    """End this process for sure, whatever a method of the service is doing."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
 def run(order: ProcessOrder, say: Any) -> None:
     """Run a service until standard input ends."""
-    services = RemoteServices(order.address.token, order.others)
+    services = RemoteServices(order.address.token, order.others, order.middleware)
     context = ServiceContext(order.factory.name, services)
     task = order.task_class(order.factory, context)
     task.replica = order.replica
     task.make_service()
+    parent = os.getppid()
     try:
         worker = ServiceWorker(task, order.address, order.replica)
         worker.refuse_leftovers()
         worker.start()
         say(READY)
         sys.stdin.buffer.read()
+        if os.getppid() != parent:  # it was killed: nobody will kill this one if it does not end
+            _end_within(_ORPHAN_SECONDS)
         worker.stop()
     finally:
         task.unmake_service()

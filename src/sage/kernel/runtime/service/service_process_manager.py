@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import select
 import selectors
 import subprocess
 import sys
@@ -25,12 +26,37 @@ from sage.common.errors import QueueError, ServiceUnavailableError
 from sage.common.log import get_logger
 from sage.kernel.runtime.service.service_address import ServiceAddress, lane_prefix
 from sage.kernel.runtime.service.service_message import Kind, pack_header
-from sage.kernel.runtime.service.service_process import READY, ProcessOrder
+from sage.kernel.runtime.service.service_process import FAILED, READY, ProcessOrder
 from sage.kernel.transport.sage_queue import SageQueue, list_queues
 
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 10.0
 _STEADY_SECONDS = 60.0
+
+
+@dataclass(eq=False)
+class _Life:
+    """What tells of a process: its pipe, and a descriptor that is readable once it has ended.
+
+    The pipe alone is not enough: a child that the service forks holds it open.
+    """
+
+    watched: list[IO[bytes] | int]
+    pidfd: int | None
+
+    @classmethod
+    def of(cls, started: subprocess.Popen[bytes]) -> _Life:
+        """Watch a process that has just been started."""
+        assert started.stdout is not None
+        if not hasattr(os, "pidfd_open"):  # only Linux has them
+            return cls([started.stdout], None)
+        pidfd = os.pidfd_open(started.pid)
+        return cls([started.stdout, pidfd], pidfd)
+
+    def close(self) -> None:
+        """Let the descriptor go; the pipe is the process's own."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
 
 
 @dataclass(eq=False)
@@ -54,6 +80,7 @@ class ServiceProcess:
     stopping: bool = False
     ready: threading.Event = field(default_factory=threading.Event)
     failure: str = ""
+    life: _Life | None = None
 
     @property
     def is_up(self) -> bool:
@@ -133,11 +160,12 @@ class ServiceProcessManager:
     def stop_service(self, service_name: str, timeout: float) -> None:
         """End the processes of a service: in order if they do so within `timeout`, else at once."""
         mine = self.processes(service_name)
-        for process in mine:
-            process.stopping = True
-            if process.process is not None and process.process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    process.process.stdin.close()
+        with self._lock:  # the watch starts processes again: from here on it does not
+            for process in mine:
+                process.stopping = True
+                if process.process is not None and process.process.stdin is not None:
+                    with suppress(BrokenPipeError):
+                        process.process.stdin.close()
         until = time.monotonic() + timeout
         for process in mine:
             self._end(process, max(0.0, until - time.monotonic()))
@@ -171,7 +199,9 @@ class ServiceProcessManager:
         assert started.stdout is not None
         with suppress(BrokenPipeError):  # it died already; the watch will see it
             _write_all(started.stdin, len(order).to_bytes(8, "big") + order)
-        self._selector.register(started.stdout, selectors.EVENT_READ, process)
+        process.life = _Life.of(started)
+        for end in process.life.watched:
+            self._selector.register(end, selectors.EVENT_READ, process)
         self._wake()
 
     def _end(self, process: ServiceProcess, timeout: float) -> None:
@@ -184,17 +214,21 @@ class ServiceProcessManager:
             self._logger.warning("%s did not end in time and is killed", process.name)
             started.kill()
             started.wait()
-        self._forget_pipes(started)
+        self._forget_pipes(process)
 
-    def _forget_pipes(self, started: subprocess.Popen[bytes]) -> None:
+    def _forget_pipes(self, process: ServiceProcess) -> None:
         with self._lock:
-            if started.stdout is not None and not started.stdout.closed:
-                with suppress(KeyError):
-                    self._selector.unregister(started.stdout)
-                started.stdout.close()
-            if started.stdin is not None:
-                with suppress(BrokenPipeError):
-                    started.stdin.close()
+            started, life = process.process, process.life
+            if life is not None:
+                process.life = None
+                for end in life.watched:
+                    with suppress(KeyError):
+                        self._selector.unregister(end)
+                life.close()
+            for pipe in () if started is None else (started.stdin, started.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
 
     # ---- watching
 
@@ -207,13 +241,22 @@ class ServiceProcessManager:
                     self._heard(key.data, key.fileobj)  # type: ignore[arg-type]
             self._restart_due()
 
-    def _heard(self, process: ServiceProcess, pipe: IO[bytes]) -> None:
+    def _heard(self, process: ServiceProcess, end: IO[bytes] | int) -> None:
+        """Take note of what a process says, or that it has died."""
         with self._lock:
-            head = b"" if pipe.closed else pipe.read(5)
-            if not head:
+            life = process.life
+            if life is None or end not in life.watched:
+                return  # it has been stopped meanwhile
+            head = b"" if isinstance(end, int) else end.read(5)
+            if not head and (isinstance(end, int) or life.pidfd is None):
                 self._died(process)
                 return
-            text = _read_all(pipe, int.from_bytes(head[1:], "big")).decode(errors="replace")
+            if not head:  # it says nothing more; whether it lives, its descriptor tells
+                self._selector.unregister(end)
+                life.watched.remove(end)
+                return
+            assert not isinstance(end, int)
+            text = _read_all(end, int.from_bytes(head[1:], "big")).decode(errors="replace")
             if head[:1] != READY:
                 process.failure = text or "it did not say why"
                 if process.deaths == 0:
@@ -225,7 +268,8 @@ class ServiceProcessManager:
     def _died(self, process: ServiceProcess) -> None:
         started = process.process
         assert started is not None
-        self._forget_pipes(started)
+        self._hear_last(process)
+        self._forget_pipes(process)
         code = started.wait()
         if not process.ready.is_set():
             process.failure = process.failure or f"its process ended with exit code {code}"
@@ -246,6 +290,18 @@ class ServiceProcessManager:
             "%s died (exit code %s); it is started again in %.1f s", process.name, code, wait
         )
         process.restart_at = time.monotonic() + wait
+
+    def _hear_last(self, process: ServiceProcess) -> None:
+        """Read why a process could not start, if it has said so before it ended."""
+        pipe = None if process.process is None else process.process.stdout
+        if process.ready.is_set() or pipe is None or process.life is None:
+            return
+        if pipe in process.life.watched and select.select([pipe], [], [], 0)[0]:
+            head = pipe.read(5)
+            if head[:1] == FAILED:
+                text = _read_all(pipe, int.from_bytes(head[1:], "big"))
+                process.failure = text.decode(errors="replace")
+                process.stopping = process.stopping or process.deaths == 0
 
     def _restart_due(self) -> None:
         now = time.monotonic()

@@ -127,12 +127,19 @@ class ServiceRegistry:
             return [info for info in found if info.name == name]
         return {info.name: info for info in reversed(found)}
 
-    def heartbeat(self, service: str | ServiceInfo, state: ServiceState = "healthy") -> None:
+    def heartbeat(
+        self,
+        service: str | ServiceInfo,
+        state: ServiceState = "healthy",
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Say that a service which this registry registered lives, and how it is.
 
         Args:
             service: A registration, or a name for all that this registry has under it.
             state: How it is.
+            metadata: What is said about it from now on; `None` leaves that as it was.
 
         Raises:
             ServiceNotFoundError: this registry has not registered it, or its process has ended.
@@ -144,7 +151,10 @@ class ServiceRegistry:
                 if not info.process.is_alive():
                     self._remove(info)
                     raise ServiceNotFoundError(f"process {info.pid} of {info.name!r} has ended")
-                self._put(msgspec.structs.replace(info, heartbeat_at=now, state=state))
+                said = info.metadata if metadata is None else metadata
+                self._put(
+                    msgspec.structs.replace(info, heartbeat_at=now, state=state, metadata=said)
+                )
         self._ring()
 
     def deregister(self, service: str | ServiceInfo) -> None:

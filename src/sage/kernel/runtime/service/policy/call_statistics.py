@@ -3,12 +3,8 @@
 Time is divided into slots of `SLOT_SECONDS`. A window is the present slot, which has only begun, and
 as many full ones before it as make up its length: "the last minute" covers 50 to 60 seconds.
 
-A short lock is taken for each record. To do without one, each thread would need counts of its own;
-but to find them (`threading.local`) takes as long as an uncontended lock, and the counts of threads
-that have ended must still be collected. Appending to a deque, to be counted later, takes no lock
-either, but then every so often some caller counts for all. The lock is per method, is held for a few
-hundred nanoseconds, and never while figures are computed: a slot that is over is not written any
-more, so `snapshot` reads it without.
+A call costs two appends to a list, which need no lock; a thousand of them are counted in one go, by
+whoever records the next call or asks for the figures. What waits to be counted is always of one slot.
 """
 
 from __future__ import annotations
@@ -17,11 +13,13 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from sage.common.clock import Clock
 from sage.common.errors import ServiceTimeoutError
-from sage.kernel.runtime.service.policy.latency_histogram import bucket_of, quantiles
+from sage.kernel.runtime.service.policy.latency_histogram import count_buckets, quantiles
+
+_T = TypeVar("_T")
 
 SLOT_SECONDS: Final = 10
 """The resolution of the windows."""
@@ -32,6 +30,7 @@ WINDOW_SECONDS: Final = (60, 300, 900)
 OTHER: Final = "(other)"
 """Under which methods and error types are counted when there are too many different ones."""
 
+_MOST_UNCOUNTED: Final = 1000
 _MAX_METHODS: Final = 500
 _MAX_ERROR_TYPES: Final = 50
 _TIMEOUT: Final = ServiceTimeoutError.__name__
@@ -131,6 +130,16 @@ class _Tally:
         for error_type, count in other.failures.items():
             self.fail(error_type, count)
 
+    def count(self, latencies: list[float], errors: list[str]) -> None:
+        self.calls += len(latencies)
+        self.seconds += sum(latencies)
+        self.longest = max(self.longest, latencies[-1] if latencies else 0.0)
+        buckets = self.buckets
+        for bucket, count in count_buckets(latencies).items():
+            buckets[bucket] = buckets.get(bucket, 0) + count
+        for error_type in errors:
+            self.fail(error_type)
+
     def copy(self) -> _Tally:
         copied = _Tally(self.number)
         copied.add(self)
@@ -152,66 +161,98 @@ class _Tally:
         )
 
 
-class _MethodRecorder:
-    """Counts the calls of one method; for use by many threads."""
+class MethodRecorder:
+    """Counts the calls of one method; for use by many threads.
 
-    def __init__(self, clock: Clock) -> None:
-        self._monotonic = clock.monotonic
+    Attributes:
+        begin: Counts a call as under way: `begin(None)`; to be followed by one `record`.
+    """
+
+    __slots__ = (
+        "_begins",
+        "_begun",
+        "_ended",
+        "_ends",
+        "_errors",
+        "_latest",
+        "_lock",
+        "_older",
+        "_slot_ends",
+        "_slots",
+        "begin",
+    )
+
+    def __init__(self, now: float) -> None:
+        self._begins: list[None] = []
+        self.begin = self._begins.append
+        self._ends: list[float] = []
+        self._errors: list[str] = []
         self._lock = threading.Lock()
-        self._latest = _Tally(int(clock.monotonic() / SLOT_SECONDS))
+        self._latest = _Tally(int(now / SLOT_SECONDS))
+        self._slot_ends = (self._latest.number + 1) * SLOT_SECONDS
         self._slots = deque([self._latest])
         self._older = _Tally()  # the sum of all slots that have left the longest window
         self._begun = 0
         self._ended = 0
 
-    def begin(self) -> None:
-        with self._lock:
-            self._begun += 1
+    def record(self, seconds: float, now: float, error_type: str | None = None) -> None:
+        """Count a call that has ended `now`, on the clock of the statistics, after `seconds`."""
+        ends = self._ends
+        if now >= self._slot_ends or len(ends) >= _MOST_UNCOUNTED:
+            with self._lock:
+                self._count()
+                if now >= self._slot_ends:
+                    self._roll(int(now / SLOT_SECONDS))
+        if error_type is not None:
+            self._errors.append(error_type)
+        ends.append(seconds)
 
-    def record(self, seconds: float, error_type: str | None) -> None:
-        number = int(self._monotonic() / SLOT_SECONDS)
-        bucket = bucket_of(seconds)
-        with self._lock:
-            tally = self._latest
-            if (
-                number > tally.number
-            ):  # never back: another thread may have looked at the clock later
-                tally = self._roll(number)
-            tally.calls += 1
-            tally.seconds += seconds
-            tally.longest = max(tally.longest, seconds)
-            buckets = tally.buckets
-            buckets[bucket] = buckets.get(bucket, 0) + 1
-            if error_type is not None:
-                tally.fail(error_type)
-            self._ended += 1
+    def _count(self) -> None:
+        """Count what has been recorded since the last time; the lock is held."""
+        begun = _take(self._begins)
+        errors = _take(self._errors)  # before the calls that they ended: never more than those
+        ended = _take(self._ends)
+        self._begun += len(begun)
+        self._ended += len(ended)
+        self._latest.count(sorted(ended), errors)
 
-    def _roll(self, number: int) -> _Tally:
+    def _roll(self, number: int) -> None:
         """Begin the slot `number`; add those that no window shows any more to the older ones."""
         slots = self._slots
         while slots and slots[0].number <= number - _WINDOW_SLOTS[-1]:
             self._older.add(slots.popleft())
         self._latest = _Tally(number)
+        self._slot_ends = (number + 1) * SLOT_SECONDS
         slots.append(self._latest)
-        return self._latest
 
     def in_flight(self) -> int:
-        return max(0, self._begun - self._ended)
-
-    def windows(self) -> list[_Tally]:
-        """Return the sums of the windows, the shortest first, and of all calls."""
-        now = int(self._monotonic() / SLOT_SECONDS)
+        """Return how many calls have begun and not ended."""
         with self._lock:
+            self._count()
+            return max(0, self._begun - self._ended)
+
+    def windows(self, now: float) -> list[_Tally]:
+        """Return the sums of the windows, the shortest first, and of all calls."""
+        present = int(now / SLOT_SECONDS)
+        with self._lock:
+            self._count()
             newest_first = [self._latest.copy(), *islice(reversed(self._slots), 1, None)]
             older = self._older.copy()
         total, sums = _Tally(), []
         for length in _WINDOW_SLOTS:
-            while newest_first and newest_first[0].number > now - length:
+            while newest_first and newest_first[0].number > present - length:
                 total.add(newest_first.pop(0))
             sums.append(total.copy())
         for tally in (*newest_first, older):
             total.add(tally)
         return [*sums, total]
+
+
+def _take(waiting: list[_T]) -> list[_T]:
+    """Remove and return what a list holds now; others may append meanwhile."""
+    taken = waiting[:]
+    del waiting[: len(taken)]
+    return taken
 
 
 class CallStatistics:
@@ -234,12 +275,12 @@ class CallStatistics:
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
         self._clock = clock
-        self._methods: dict[str, _MethodRecorder] = {}
+        self._methods: dict[str, MethodRecorder] = {}
         self._lock = threading.Lock()
 
     def begin(self, method: str) -> None:
         """Count a call as under way, until `record`. Whoever does it for one call does it for all."""
-        (self._methods.get(method) or self._recorder(method)).begin()
+        self.recorder(method).begin(None)
 
     def record(self, method: str, seconds: float, error_type: str | None = None) -> None:
         """Count a call that has just ended.
@@ -250,7 +291,7 @@ class CallStatistics:
             error_type: What it failed with, as `error_kinds.error_type_name` says; `None` if it did
                 not fail.
         """
-        (self._methods.get(method) or self._recorder(method)).record(seconds, error_type)
+        self.recorder(method).record(seconds, self._clock.monotonic(), error_type)
 
     def quantile(self, method: str, part: float) -> float | None:
         """Return the latency that a part of the method's calls of the last five minutes kept to.
@@ -264,17 +305,17 @@ class CallStatistics:
         recorder = self._methods.get(method)
         if recorder is None:
             return None
-        counts = recorder.windows()[1].buckets
+        counts = recorder.windows(self._clock.monotonic())[1].buckets
         return quantiles(counts, (part,))[0] if counts else None
 
     def snapshot(self) -> ServiceStatistics:
         """Return the figures as they are now."""
-        recorders = dict(self._methods)
+        now, recorders = self._clock.monotonic(), dict(self._methods)
         overall = [_Tally() for _ in range(len(_WINDOW_SLOTS) + 1)]
         in_flight = 0
         methods = {}
         for method, recorder in recorders.items():
-            sums = recorder.windows()
+            sums = recorder.windows(now)
             flying = recorder.in_flight()
             methods[method] = _frozen(flying, sums)
             in_flight += flying
@@ -282,12 +323,16 @@ class CallStatistics:
                 whole.add(part)
         return ServiceStatistics(self._service, _frozen(in_flight, overall), methods)
 
-    def _recorder(self, method: str) -> _MethodRecorder:
-        """Return the recorder of a method that has none yet."""
+    def recorder(self, method: str) -> MethodRecorder:
+        """Return what counts the calls of a method: for those who make many."""
+        known = self._methods.get(method)
+        return self._new_recorder(method) if known is None else known
+
+    def _new_recorder(self, method: str) -> MethodRecorder:
         with self._lock:
             if method not in self._methods and len(self._methods) >= _MAX_METHODS:
                 method = OTHER  # names come from callers: they must not fill the memory
-            return self._methods.setdefault(method, _MethodRecorder(self._clock))
+            return self._methods.setdefault(method, MethodRecorder(self._clock.monotonic()))
 
 
 def _frozen(in_flight: int, sums: list[_Tally]) -> MethodStatistics:

@@ -8,7 +8,8 @@ what is reported, is therefore off by at most 1/32 = 3.125 %. From 60 ns to over
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from math import ceil, frexp, ldexp
 from typing import Final
 
@@ -38,6 +39,26 @@ def bucket_of(seconds: float) -> int:
     else:
         mantissa, exponent = frexp(LONGEST if seconds > LONGEST else SHORTEST)
     return exponent * PARTS + int(mantissa * (2 * PARTS))
+
+
+def count_buckets(latencies: Sequence[float]) -> dict[int, int]:
+    """Return how many of the latencies, sorted, are in each bucket; quicker than one by one.
+
+    Example:
+        >>> list(count_buckets([0.001, 0.001, 0.5]).values())
+        [2, 1]
+    """
+    counts: dict[int, int] = {}
+    begin, total = 0, len(latencies)
+    while begin < total:
+        bucket = bucket_of(latencies[begin])
+        exponent, part = divmod(bucket - PARTS, PARTS)
+        upper = ldexp((PARTS + part + 1) / (2 * PARTS), exponent)
+        # What is too short or too long is counted with its neighbours, wherever their bucket ends.
+        end = max(begin + 1, bisect_left(latencies, upper, begin))
+        counts[bucket] = counts.get(bucket, 0) + end - begin
+        begin = end
+    return counts
 
 
 def bucket_middle(bucket: int) -> float:

@@ -95,7 +95,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         max_calls: How many calls may be under way; `None` for any number.
         max_bytes: How many bytes their requests may have; `None` for any number.
         cache_entries: How many results are kept at most, where a `cache_ttl` is given.
-        async_pool_size: How many asynchronous calls a caller runs at a time, where it needs threads.
+        middleware: What is around every call: instances of `ServiceMiddleware`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -109,10 +109,10 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_calls: int | None = None
     max_bytes: int | None = None
     cache_entries: int = 10_000
-    async_pool_size: int = 20
+    middleware: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("max_calls", "max_bytes", "cache_entries", "async_pool_size"):
+        for key in ("max_calls", "max_bytes", "cache_entries"):
             value = getattr(self, key)
             if value is not None:
                 check_count(key, value)
@@ -120,6 +120,11 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def plan(self, method: str) -> CallPlan:
         """Return the options of the calls of a method about which the call itself says nothing."""
         return self.call.override(self.methods.get(method))
+
+    @staticmethod
+    def setting_names() -> frozenset[str]:
+        """Return the keys that `parse` knows."""
+        return frozenset({*_SERVICE_KEYS, *_OTHER_NAMES, *_RETRY_NAMES})
 
     @classmethod
     def parse(cls, *layers: Mapping[str, Any], where: str = "service_call") -> PolicyConfig:
@@ -158,6 +163,19 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             cls,
             where,
         )
+
+
+def parse_call_options(said: Mapping[str, Any], where: str = "options") -> CallOptions:
+    """Check what is said about a single call, in the spellings that `PolicyConfig.parse` accepts.
+
+    Raises:
+        ConfigError: a key is unknown or given twice, or a value is of the wrong type or range.
+
+    Example:
+        >>> parse_call_options({"timeout": 5, "max_retries": 1}).retry.max_attempts
+        2
+    """
+    return _convert(_spelt_out(said, FIELDS, where), CallOptions, where)
 
 
 _NESTED: Final[dict[str, type[msgspec.Struct]]] = {
@@ -209,6 +227,8 @@ def _spelt_value(name: str, value: Any, where: str) -> Any:
         return _spelt_methods(value, where)
     if isinstance(value, bool) and name in _NESTED:
         value = _switched(name, value, where)
+    elif name == "retry" and isinstance(value, int):
+        value = {"max_retries": value}
     elif name == "rate_limiting" and isinstance(value, int | float):
         value = {"requests_per_minute": value}
     if not isinstance(value, Mapping) or name not in _NESTED:
