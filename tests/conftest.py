@@ -40,7 +40,9 @@ def _open_files():
     found = set()
     for number in os.listdir("/proc/self/fd"):
         try:
-            found.add((int(number), os.readlink(f"/proc/self/fd/{number}")))
+            target = os.readlink(f"/proc/self/fd/{number}")
+            if not target.startswith("/proc/"):  # another thread looks whether a process lives
+                found.add((int(number), target))
         except FileNotFoundError:
             continue
     return found

@@ -6,6 +6,7 @@ import click
 
 from sage import __version__
 from sage.cli.queue import queue_group
+from sage.cli.service import service_group
 
 
 @click.group()
@@ -15,3 +16,4 @@ def main() -> None:
 
 
 main.add_command(queue_group)
+main.add_command(service_group)

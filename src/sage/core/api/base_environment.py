@@ -46,6 +46,8 @@ from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DeadLetter
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.service.service_factory import ServiceFactory
 from sage.kernel.runtime.service.service_host import ServiceHost
 
@@ -77,7 +79,7 @@ class BaseEnvironment(ABC):
         self._settings = EnvironmentConfig.parse(self._config)
         self._clock = clock or SystemClock()
         self._pipeline = Pipeline()
-        self._services = ServiceHost()
+        self._services = ServiceHost(name)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -127,6 +129,19 @@ class BaseEnvironment(ABC):
     def services(self) -> ServiceHost:
         """The services of this environment; `ServiceManager(env)` calls them."""
         return self._services
+
+    @property
+    def service_manager(self) -> ServiceManager:
+        """Calls the services of this environment, as `ServiceManager(env)` does."""
+        return ServiceManager(self)
+
+    def add_service_middleware(self, middleware: ServiceMiddleware) -> None:
+        """Put `middleware` around every call of every service, inside of those that are there.
+
+        Raises:
+            ConfigError: services run already.
+        """
+        self._services.add_middleware(middleware)
 
     def register_service(
         self, name: str, service: Callable[..., Any], *args: Any, **kwargs: Any

@@ -8,7 +8,7 @@ from sage.kernel.transport.in_process import InProcessQueue
 from sage.kernel.transport.queue_contract import DEFAULT_CAPACITY, MessageQueue
 from sage.kernel.transport.sage_queue import SageQueue
 
-QueueKind = Literal["sage_queue", "in_process"]
+QueueKind = Literal["sage_queue", "in_process", "ray"]
 
 
 def create_queue(
@@ -17,9 +17,10 @@ def create_queue(
     """Make a new message queue.
 
     Args:
-        name: The name by which other processes open a `sage_queue`; an `in_process` queue is
-            found through the object alone.
-        kind: `"sage_queue"`, between processes, or `"in_process"`, between threads.
+        name: The name by which other processes open a `sage_queue` or a `ray` queue; an
+            `in_process` queue is found through the object alone.
+        kind: `"sage_queue"`, between processes, `"in_process"`, between threads, or `"ray"`,
+            between the machines of a Ray cluster, a hundred times slower.
         capacity: Bytes to hold, rounded up to a power of two.
 
     Returns:
@@ -28,6 +29,7 @@ def create_queue(
     Raises:
         ValueError: There is no such kind.
         QueueError: As `SageQueue.create`.
+        ConfigError: Ray is wanted and not installed.
 
     Example:
         >>> with create_queue("letters", kind="in_process") as queue:
@@ -40,5 +42,10 @@ def create_queue(
             return SageQueue.create(name, capacity)
         case "in_process":
             return InProcessQueue(capacity)
+        case "ray":
+            # It takes asyncio, which few need.
+            from sage.kernel.transport.ray_queue import RayQueue  # noqa: PLC0415
+
+            return RayQueue.create(name, capacity)
         case _:
-            raise ValueError(f"unknown kind of queue {kind!r}: 'sage_queue' or 'in_process'")
+            raise ValueError(f"unknown kind of queue {kind!r}: 'sage_queue', 'in_process' or 'ray'")

@@ -161,6 +161,9 @@ class GuardedCall:
                 self._plan_hedge()
         except BaseException as error:
             self._over = True
+            if self._guards.middleware is not None and self._seen:
+                never_made = failure(self._request.request_id, error, executed=False)
+                self._guards.middleware.after(self._request, never_made, self._seen)
             recorder.record(_monotonic() - now, _monotonic(), type(error).__name__)
             raise
         return self.future

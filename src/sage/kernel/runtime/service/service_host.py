@@ -22,6 +22,7 @@ from sage.kernel.runtime.service.service_life import ServiceLife
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.service.process_channel import CallerSide
+    from sage.kernel.runtime.service.ray_channel import RaySide
     from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
 
 
@@ -41,6 +42,7 @@ class ServiceHost:
         self._token = f"sage-{new_uuid()[:12]}"
         self._manager: ServiceProcessManager | None = None
         self._side: CallerSide | None = None
+        self._ray_side: RaySide | None = None
         self._surroundings: Surroundings | None = None
         self._life: ServiceLife | None = None
         self._turn = threading.RLock()  # held while services start and stop
@@ -132,6 +134,9 @@ class ServiceHost:
         return failures
 
     def _close_transports(self) -> None:
+        if self._ray_side is not None:
+            self._ray_side.close()
+            self._ray_side = None
         if self._side is not None:
             self._side.close()
             self._side = None
@@ -176,6 +181,12 @@ class ServiceHost:
     def path_if_running(self, name: str) -> CallPath | None:
         """Return the path to a service, without starting it."""
         return self._paths.get(name)
+
+    def is_up(self, name: str) -> bool:
+        """Say whether all instances of a service run."""
+        task = self._tasks.get(name)
+        figures = {} if task is None else task.get_statistics()
+        return task is not None and figures.get("up") == figures.get("replicas")
 
     def restart(self, name: str) -> None:
         """Start the processes of a service anew; one that runs elsewhere is left alone."""
@@ -246,6 +257,8 @@ class ServiceHost:
     def _make(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
         if factory.options.isolation == "process":
             return self._process_task(factory)
+        if factory.options.isolation == "ray":
+            return self._ray_task(factory)
         task = self._task_classes[factory.name](factory, ServiceContext(factory.name, self))
         return task, LocalChannel(task, self._around().timer)
 
@@ -271,6 +284,29 @@ class ServiceHost:
         task.others = tuple(other for other in addresses.values() if other is not address)
         task.middleware = self._middleware
         return task, channel
+
+    def _ray_task(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
+        # Only those who use Ray have it.
+        from sage.kernel.runtime.service.ray_channel import RaySide  # noqa: PLC0415
+        from sage.kernel.runtime.service.ray_service_task import (  # noqa: PLC0415
+            RayServiceTask,
+            ray_address,
+        )
+
+        if self._ray_side is None:
+            self._ray_side = RaySide(self._token)
+        addresses = {
+            name: ray_address(self._token, number, other)
+            for number, (name, other) in enumerate(self._factories.items())
+            if other.options.isolation == "ray"
+        }
+        address = addresses[factory.name]
+        task = RayServiceTask(factory, None, address, self._ray_side)
+        task.task_class = self._task_classes[factory.name]
+        task.others = tuple(other for other in addresses.values() if other is not address)
+        task.elsewhere = tuple(name for name in self._factories if name not in addresses)
+        task.middleware = self._middleware
+        return task, task.channel
 
     def addresses(self) -> dict[str, ServiceAddress]:
         """Return where those services take requests that run in processes of their own."""

@@ -98,7 +98,8 @@ class ServiceLife:
                     self._logger.warning("cannot tell how %r is: %s", watched.name, error)
 
     def _look_after(self, watched: _Watched) -> None:
-        metadata = self._metadata(watched.name)  # before a check begins, which is a call like others
+        # A check is a call like others: the figures are taken before the next one begins.
+        metadata = self._metadata(watched.name)
         if watched.interval is not None:
             self._check(watched, watched.interval)
         self._registry.heartbeat(watched.info, watched.state, metadata=metadata)
@@ -126,7 +127,9 @@ class ServiceLife:
             self._judge(watched, well, "it says so itself" if error is None else str(error))
         path = self._host.path_if_running(watched.name)
         now = time.monotonic()
-        if watched.check is None and now >= watched.next_check and path is not None:
+        ready = watched.check is None and now >= watched.next_check and path is not None
+        # A process that is still starting is not asked: it would not be started any faster.
+        if ready and path is not None and self._host.is_up(watched.name):
             watched.next_check = now + interval
             options = CallOptions(timeout=max(interval, _SECONDS))
             watched.check = path.begin("health_check", (), {}, options)

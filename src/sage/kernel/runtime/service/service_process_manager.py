@@ -68,6 +68,7 @@ class ServiceProcess:
         process: The process, of its present life.
         started_at: When this life began.
         deaths: How many lives in a row were short.
+        lives: How many lives it has had, the present one included.
         restart_at: When the next life begins; None while it lives.
         stopping: Whether its end is wanted.
     """
@@ -76,6 +77,7 @@ class ServiceProcess:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     deaths: int = 0
+    lives: int = 0
     restart_at: float | None = None
     stopping: bool = False
     ready: threading.Event = field(default_factory=threading.Event)
@@ -189,6 +191,7 @@ class ServiceProcessManager:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process.started_at, process.restart_at = time.monotonic(), None
         process.failure = ""
+        process.lives += 1
         process.ready.clear()
         started = subprocess.Popen(  # noqa: S603 - our own interpreter and program
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
@@ -259,9 +262,9 @@ class ServiceProcessManager:
             text = _read_all(end, int.from_bytes(head[1:], "big")).decode(errors="replace")
             if head[:1] != READY:
                 process.failure = text or "it did not say why"
-                if process.deaths == 0:
+                if process.lives == 1:
                     process.stopping = True
-            elif process.deaths:
+            elif process.lives > 1:
                 self._broadcast(process, Kind.UP)
             process.ready.set()
 
@@ -301,7 +304,7 @@ class ServiceProcessManager:
             if head[:1] == FAILED:
                 text = _read_all(pipe, int.from_bytes(head[1:], "big"))
                 process.failure = text.decode(errors="replace")
-                process.stopping = process.stopping or process.deaths == 0
+                process.stopping = process.stopping or process.lives == 1
 
     def _restart_due(self) -> None:
         now = time.monotonic()
