@@ -71,6 +71,10 @@ class JobStateError(JobError):
     """The job is in a state from which it cannot do this."""
 
 
+class StateError(SageError, RuntimeError):
+    """State or timers were used where there are none: outside of a keyed function, or before `open`."""
+
+
 class ServiceError(SageError):
     """A call to a service did not give a result."""
 

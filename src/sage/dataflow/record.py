@@ -9,6 +9,10 @@ DEAD_LETTERS: Final = "dead-letters"
 """The side output that takes the records whose function failed under `on_error="dead_letter"`."""
 
 
+LATE_RECORDS: Final = "late-records"
+"""The side output that takes the records that came too late for all of their windows."""
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """A record that an operator could not process, and why.

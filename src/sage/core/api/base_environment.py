@@ -37,6 +37,7 @@ from sage.core.api.stream_base import (
 )
 from sage.dataflow.function.source import Source, SourceFunction
 from sage.dataflow.function.spec import function_spec, refuse_async
+from sage.dataflow.graph.event_time import check_event_time
 from sage.dataflow.graph.explain import ExplainFormat, explain
 from sage.dataflow.graph.job_graph import JobGraph, build_job_graph
 from sage.dataflow.graph.stream_graph import build_stream_graph
@@ -421,7 +422,9 @@ class BaseEnvironment(ABC):
         return explain(self._plan(), format)
 
     def _plan(self) -> JobGraph:
-        return build_job_graph(build_stream_graph(self.name, self._pipeline, self._settings))
+        graph = build_stream_graph(self.name, self._pipeline, self._settings)
+        check_event_time(graph)
+        return build_job_graph(graph)
 
     @abstractmethod
     def submit_async(self) -> JobHandle:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, get_args, overload
 
 from sage.common.errors import FunctionError, GraphError
@@ -29,6 +30,7 @@ from sage.core.api.stream_base import (
     part_options,
 )
 from sage.core.api.tags import check_tag
+from sage.core.api.window_options import AGGREGATE_ENTRIES, WindowOptions, window_settings
 from sage.dataflow.function import aggregators
 from sage.dataflow.function.keyed import (
     AggregateFunction,
@@ -53,13 +55,14 @@ from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import BatchFormat, MapBatch, WriteSink
 from sage.dataflow.operator.keyed import Aggregate, Distinct, Emit, KeyBy, Reduce
 from sage.dataflow.operator.record_wise import CallSink, Filter, FlatMap, Map, Process, Split
-from sage.dataflow.record import DEAD_LETTERS, DeadLetter
+from sage.dataflow.operator.timestamps import AssignTimestamps, watermark_strategy
+from sage.dataflow.record import DEAD_LETTERS, LATE_RECORDS, DeadLetter
+from sage.dataflow.time import WatermarkStrategy, to_ms
+from sage.dataflow.window.assigner import WindowAssigner
 
 T = TypeVar("T")
 R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
-
-_AGGREGATE_ENTRIES = ("create_accumulator", "add", "get_result")
 
 
 class DataStream(StreamBase, Generic[T]):
@@ -187,6 +190,44 @@ class DataStream(StreamBase, Generic[T]):
         return KeyedStream(self._host, self._keyed(function, args, kw))
 
     keyby = key_by
+
+    def assign_timestamps(
+        self,
+        timestamp: Callable[[T], datetime | int],
+        *,
+        max_out_of_orderness: timedelta | float = 0,
+        idleness: timedelta | float | None = None,
+        watermarks: WatermarkStrategy | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """Give each record its event time: what windows, timers and joins go by.
+
+        Args:
+            timestamp: Returns the time of a record: a `datetime`, taken as UTC if it has no zone, or
+                an int of milliseconds since 1970-01-01 UTC.
+            max_out_of_orderness: How much older than the youngest before it a record may be and
+                still be in time: a `timedelta`, or seconds.
+            idleness: After how long without records this input no longer holds the others back.
+            watermarks: How watermarks follow from records, in place of `max_out_of_orderness`:
+                `monotonic_timestamps()`, `bounded_out_of_orderness(...)`, `punctuated(...)`, or a
+                `WatermarkStrategy` of your own.
+            options: The options of all operators.
+
+        Raises:
+            GraphError: both `max_out_of_orderness` and `watermarks` are given, or a time cannot be.
+        """
+        strategy = watermark_strategy(max_out_of_orderness, watermarks)
+        spec, rest = _function("assign_timestamps", timestamp, (), dict(options))
+        idle = None if idleness is None else to_ms(idleness, name="idleness")
+        return self._then_same(AssignTimestamps((spec,), strategy, idle), rest)
+
+    def window_all(self, windows: WindowAssigner) -> WindowedStream[None]:
+        """Put all records into windows, as if they had one key; results have the key `None`."""
+        return self.key_by(_no_key, name="all").window(windows)
+
+    def late_records(self) -> DataStream[Any]:
+        """Return the records that came too late for the windows of which this is the result."""
+        return DataStream(self._host, (Upstream(self._step("late_records()"), LATE_RECORDS),))
 
     def distinct(self, key: Any = None, **options: Unpack[Options]) -> DataStream[T]:
         """Let the first record of each key through; without `key` a record is its own.
@@ -366,6 +407,10 @@ class DataStream(StreamBase, Generic[T]):
     def _then(self, operator: Operator, options: Options) -> DataStream[Any]:
         return DataStream(self._host, self._append(operator, options, self._origins))
 
+    def _then_same(self, operator: Operator, options: Options) -> Self:
+        """Append an operator whose results are of the same kind of stream."""
+        return type(self)(self._host, self._append(operator, options, self._origins))
+
     def _sink(self, operator: Operator, options: Options) -> Self:
         self._append(operator, options, self._origins)
         return self
@@ -432,8 +477,16 @@ class KeyedStream(DataStream[T], Generic[T, K]):
             kw: The options of all operators; or keyword arguments of a function class.
         """
         options, rest = part_options(kw)
-        spec = function_spec("aggregate", function, args, rest, entries=_AGGREGATE_ENTRIES)
+        spec = function_spec("aggregate", function, args, rest, entries=AGGREGATE_ENTRIES)
         return self._then(Aggregate((spec,), _emit(emit)), options)
+
+    def window(self, windows: WindowAssigner) -> WindowedStream[K]:
+        """Put the records of each key into windows, such as `tumbling_time_window(minutes=5)`.
+
+        Raises:
+            GraphError: it is no such thing.
+        """
+        return WindowedStream(self._then, window_settings(windows))
 
     def sum(self, field: Any = None, **kw: Any) -> DataStream[tuple[K, Any]]:
         """Put out `(key, sum so far)` of a field, or of the records themselves."""
@@ -461,6 +514,21 @@ class KeyedStream(DataStream[T], Generic[T, K]):
         self, kind: str, function: AggregateFunction[Any, Any, Any], kw: dict[str, Any]
     ) -> DataStream[tuple[K, Any]]:
         return self.aggregate(function, **{"name": kind, **kw})
+
+
+class WindowedStream(WindowOptions[DataStream[Any]], Generic[K]):
+    """Windows of a stream with keys of type `K`; what is made of them is a stream again.
+
+    Example:
+        >>> from sage import LocalEnvironment, tumbling_time_window
+        >>> env = LocalEnvironment("example")
+        >>> ticks = env.from_batch([("a", 1_000), ("a", 4_000), ("b", 61_000)])
+        >>> minutes = ticks.assign_timestamps(lambda tick: tick[1]).key_by(0)
+        >>> counts = minutes.window(tumbling_time_window(minutes=1)).count().collect()
+        >>> result = env.execute()
+        >>> [(c.key, c.start, c.value) for c in counts]
+        [('a', 0, 2), ('b', 60000, 1)]
+    """
 
 
 class ConnectedStreams(StreamBase):
@@ -638,6 +706,10 @@ def _has_methods(function: Any, stem: str, count: int) -> bool:
 
 def _named(options: Options, name: str) -> Options:
     return cast("Options", {"name": name, **options})
+
+
+def _no_key(_record: Any) -> None:
+    return None
 
 
 def _itself(record: Any) -> Any:

@@ -103,6 +103,46 @@ class ProcessContext(Protocol):
         """Put `value` out to the side output `tag`; read it with `stream.side_output(tag)`."""
         ...
 
+    @property
+    def timestamp(self) -> int | None:
+        """The event time of the record, or of the timer, in ms; `None` on a stream without."""
+        ...
+
+    @property
+    def watermark(self) -> int:
+        """How far event time has come, in ms."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the processing time."""
+        ...
+
+    def register_event_timer(self, timestamp: int) -> None:
+        """Have `on_timer` called for the key at hand once event time is at `timestamp`, in ms.
+
+        Timers are coalesced: one for each key and time.
+
+        Raises:
+            StateError: the stream has no keys, or no event time.
+        """
+        ...
+
+    def delete_event_timer(self, timestamp: int) -> None:
+        """Forget a timer of the key at hand, if there is one."""
+        ...
+
+    def register_processing_timer(self, timestamp: int) -> None:
+        """Have `on_timer` called for the key at hand once the clock is at `timestamp`, in ms.
+
+        Raises:
+            StateError: the stream has no keys.
+        """
+        ...
+
+    def delete_processing_timer(self, timestamp: int) -> None:
+        """Forget a timer of the key at hand, if there is one."""
+        ...
+
 
 class ProcessFunction(BaseFunction, Generic[T, R]):
     """Any number of records out, here and to side outputs.
@@ -120,6 +160,15 @@ class ProcessFunction(BaseFunction, Generic[T, R]):
     def execute(self, data: T, ctx: ProcessContext) -> Iterable[R] | None:
         """Return or yield the records for the main output; `None` stands for none."""
         raise NotImplementedError
+
+    def on_timer(self, timestamp: int, ctx: ProcessContext) -> Iterable[R] | None:
+        """Return or yield records for the main output, now that a timer is due.
+
+        Args:
+            timestamp: The time for which the timer was registered, in ms.
+            ctx: As for `execute`; its key is that of the timer.
+        """
+        return None
 
 
 class BaseCoMapFunction(BaseFunction, Generic[T, T1, R]):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.spec import FunctionSpec
 from sage.dataflow.operator.loop_writer import Flow, LoopWriter
+from sage.dataflow.time import MIN_WATERMARK
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,20 @@ class Operator(ABC):
         names = [spec.name for spec in self.functions if spec.name != "<lambda>"]
         return f"{self.kind}({', '.join(names)})" if names else self.kind
 
+    def create_live(self, context: LiveContext) -> LivePart | None:
+        """Make the live part of the operator; None if it needs none."""
+        return None
+
+    @property
+    def gives_time(self) -> bool:
+        """Whether the results have an event time even if the input has none."""
+        return False
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether the input must have an event time."""
+        return False
+
     @property
     def final(self) -> bool:
         """Whether the operator puts out something only once its input has ended."""
@@ -38,6 +53,97 @@ class Operator(ABC):
     def records_out(self, received: int, count: Callable[[str], int]) -> int:
         """Return how many records went out, from how many came in and what was counted."""
         return received - count("errors")
+
+
+class Results(Protocol):
+    """Where an operator puts what does not come of the record at hand: what time brings about."""
+
+    def emit(self, value: Any, timestamp: int | None) -> None:
+        """Put a record out, with its event time if there is one."""
+        ...
+
+    def side(self, tag: str, value: Any, timestamp: int | None) -> None:
+        """Put a record out to the side output `tag`; counted as unrouted if nobody reads it."""
+        ...
+
+
+class LiveContext(Protocol):
+    """What the live part of an operator is made with."""
+
+    @property
+    def runtime(self) -> RuntimeContext:
+        """The runtime as functions see it."""
+        ...
+
+    @property
+    def results(self) -> Results:
+        """Where results go."""
+        ...
+
+    @property
+    def entries(self) -> list[Callable[..., Any]]:
+        """The entry points of the functions."""
+        ...
+
+    @property
+    def functions(self) -> list[Any]:
+        """The live functions."""
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """Whether the records that come in have event times."""
+        ...
+
+    def set_watermark(self, watermark: int) -> None:
+        """Let event time behind this operator come as far as `watermark`, at once."""
+        ...
+
+
+class LivePart:
+    """The part of an operator that lives as long as the task; called from its one thread.
+
+    Attributes:
+        next_due_ms: At which processing time `on_processing_time` wants to be called; None: never.
+        polls: Whether `poll` is to be called between batches, and when the task has been woken.
+        holds_time: Whether event time goes on behind it only as far as `released`: some of what
+            came before is still to go out.
+        released: How far event time has come behind it, if it holds time.
+    """
+
+    next_due_ms: int | None = None
+    polls: ClassVar[bool] = False
+    holds_time: ClassVar[bool] = False
+    released: int = MIN_WATERMARK
+
+    def advance(self, watermark: int) -> None:
+        """React to event time having come as far as `watermark`."""
+
+    def poll(self) -> None:
+        """Put out what has come from elsewhere since the last time; never waits."""
+
+    def on_processing_time(self, now_ms: int) -> None:
+        """React to processing time having come as far as `next_due_ms`."""
+
+    def end(self) -> None:
+        """Put out what goes out when the input has ended; event time has come to its end before.
+
+        May wait for what is still to come from elsewhere.
+        """
+
+    def close(self) -> None:
+        """Let go of threads and the like; called once, whatever happened."""
+
+    def take_changes(self) -> Any:
+        """Return what changed since the last call, as plain data that is pickled at once."""
+        return None
+
+    def full_state(self) -> Any:
+        """Return the whole state, as plain data that is pickled at once."""
+        return None
+
+    def load(self, changes: Sequence[Any]) -> None:
+        """Take over a full state followed by what changed since, one after the other."""
 
 
 class OperatorScope(Protocol):
@@ -69,8 +175,8 @@ class OperatorScope(Protocol):
         """Write the loop over the iterable that `items` holds; gives the name of the item."""
         ...
 
-    def process_context(self) -> str:
-        """Return the local that is bound to the operator's `ProcessContext`."""
+    def live(self) -> Any:
+        """Return the operator's live part, whose results go out when the loop is done."""
         ...
 
     def consumers(self) -> Sequence[str]:

@@ -34,6 +34,7 @@ class Flow:
 
     value: str
     key: str | None = None
+    timestamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class LoopWriter:
         self.loops = 1
         self.operators = 0
         self._body: list[tuple[str, LineOrigin | None]] = []
+        self._prologue: list[str] = []
         self._epilogue: list[str] = []
         self._counters: dict[int, str] = {}
         self._names = 0
@@ -133,6 +135,10 @@ class LoopWriter:
         self.line(header)
         self._depth += 1
 
+    def first(self, text: str) -> None:
+        """Append a line that runs before the loop."""
+        self._prologue.append(text)
+
     def last(self, text: str) -> None:
         """Append a line that runs after the loop, unless it raised."""
         if text not in self._epilogue:
@@ -143,6 +149,7 @@ class LoopWriter:
         lines: list[str] = [
             f"def {name}(values, {', '.join(f'{n}={n}' for n in self.bindings)}):",
             *(f"    {local} = 0" for local in self._counters.values()),
+            *(f"    {text}" for text in self._prologue),
             "    try:",
             f"        for {FIRST_VALUE} in values:",
         ]

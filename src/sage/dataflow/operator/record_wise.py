@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sage.dataflow.operator.base import OperatorScope, RecordOperator
+from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.loop_writer import Flow
+from sage.dataflow.operator.process_live import ProcessLive
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +70,20 @@ class Process(RecordOperator):
 
     kind: ClassVar[str] = "process"
 
+    def create_live(self, context: LiveContext) -> LivePart:
+        """Make the context of the function, and its timers."""
+        return ProcessLive(context)
+
     def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
         """Call the function with its context and emit each item of what it returns."""
-        context, items = scope.process_context(), scope.writer.fresh("items")
+        live, items = scope.live(), scope.writer.fresh("items")
+        context = scope.writer.bind("ctx", live.context)
         if flow.key is not None:
+            live.context.keyed = True
             scope.writer.line(f"{context}.key = {flow.key}")
+            scope.writer.last(f"{scope.writer.bind('live', live)}.look()")
+        if flow.timestamp is not None:
+            scope.writer.line(f"{context}.timestamp = {flow.timestamp}")
         scope.attempt([f"{items} = {scope.entry(index)}({flow.value}, {context})"], flow)
         with scope.expand(items, flow) as item:
             scope.emit(Flow(item))

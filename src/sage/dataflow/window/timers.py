@@ -54,6 +54,10 @@ class InMemoryTimers:
         """Take out the processing timers up to a time, also those registered meanwhile."""
         return self._processing.due(now_ms)
 
+    def next_processing(self) -> int | None:
+        """Return when the next processing timer is due."""
+        return self._processing.next_time()
+
     def __len__(self) -> int:
         return len(self._event.live) + len(self._processing.live)
 
@@ -72,6 +76,14 @@ class _Queue:
 
     def delete(self, ts: int, key: Any, namespace: Window) -> None:
         self.live.pop((ts, key, namespace), None)
+
+    def next_time(self) -> int | None:
+        while self._heap:
+            ts, count, key, namespace = self._heap[0]
+            if self.live.get((ts, key, namespace)) == count:
+                return ts
+            heappop(self._heap)
+        return None
 
     def due(self, time: int) -> Iterator[tuple[int, Any, Window]]:
         while self._heap and self._heap[0][0] <= time:

@@ -18,30 +18,6 @@ class TaskCancelled(BaseException):
     """Unwinds a task that is being cancelled; not an `Exception`, so that no policy takes it."""
 
 
-class LiveProcessContext:
-    """Implements `ProcessContext`.
-
-    Attributes:
-        key: The key of the record at hand.
-    """
-
-    def __init__(
-        self, outputs: dict[str, Callable[[Any], None]], node: int, counters: Counters
-    ) -> None:
-        self.key: Any = None
-        self._outputs = outputs
-        self._node = node
-        self._counters = counters
-
-    def output(self, tag: str, value: Any) -> None:
-        """Put `value` out to the side output `tag`; counted as unrouted if nobody reads it."""
-        put = self._outputs.get(tag)
-        if put is None:
-            self._counters.add(self._node, "unrouted")
-        else:
-            put(value)
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What an expansion needs of its task.

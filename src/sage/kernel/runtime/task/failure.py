@@ -79,12 +79,13 @@ def _user_traceback(error: Exception) -> str:
     return "".join(traceback.format_exception(type(error), error, frames))
 
 
-Phase = Literal["record", "batch", "open", "read", "end", "close"]
+Phase = Literal["record", "batch", "open", "read", "timer", "end", "close"]
 _DOING: dict[Phase, str] = {
     "record": "on a record",
     "batch": "on a batch",
     "open": "while opening",
     "read": "while reading",
+    "timer": "as time went on",
     "end": "at the end of its input",
     "close": "while closing",
 }

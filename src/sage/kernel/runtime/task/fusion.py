@@ -11,20 +11,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sage.dataflow.function.transform import CoFlatMapFunction, FlatMapFunction
+from sage.dataflow.graph.event_time import timed_nodes
 from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
 from sage.dataflow.operator.base import BatchOperator, RecordOperator
 from sage.dataflow.operator.keyed import KeyBy
 from sage.dataflow.operator.loop_writer import FIRST_VALUE, Flow, LineOrigin, LoopWriter
 from sage.dataflow.operator.record_wise import Filter, LoopHead, Process
+from sage.dataflow.operator.timestamps import AssignTimestamps
 from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.runtime.task.counters import Counters
-from sage.kernel.runtime.task.expansion import Expansion, LiveProcessContext, Surroundings
+from sage.kernel.runtime.task.expansion import Expansion, Surroundings
 from sage.kernel.runtime.task.failure import USER_ERRORS, RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
+from sage.kernel.runtime.task.live_results import LiveResults
 from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment, drain
 
 _MAX_OPERATORS = 60  # one behind the other; they are written recursively
@@ -61,17 +65,35 @@ class Fuser:
         self._segments: list[Segment] = []
         self._unconnected: list[Edge] = []
         self._ready: deque[Port] = deque()
+        self._results: dict[int, LiveResults] = {}
         self._keyed = self._keyed_nodes()
+        self._timed = timed_nodes(graph)
 
     def output(self, node: int) -> Deliver:
         """Return what takes the batches that come out of an operator, and counts them."""
         if node not in self._outputs:
             writer = LoopWriter()
             scope = NodeScope(self, self.live[node], writer)
-            scope.emit(Flow(FIRST_VALUE))
+            flow = Flow(FIRST_VALUE)
+            if node in self._timed:
+                flow = Flow(writer.fresh("v"), None, writer.fresh("t"))
+                writer.line(f"{flow.value}, {flow.timestamp} = {FIRST_VALUE}")
+            scope.emit(flow)
             slot = self.counters.slot(node, "produced")
             self._outputs[node] = self._compile(writer, slot)
         return self._outputs[node]
+
+    def results(self, node: int) -> LiveResults:
+        """Return where an operator puts what does not come of the record at hand."""
+        if node not in self._results:
+            port, timed = Port(self._ready), node in self._timed
+            self._results[node] = LiveResults(node, port, self.counters, timed=timed)
+        return self._results[node]
+
+    def pass_on(self, node: int) -> None:
+        """Deliver what an operator has put out, and what comes of it."""
+        self._results[node].schedule()
+        self.drain()
 
     def port(self, edge: Edge) -> Port:
         """Return the port of the input at the end of `edge`; `connect` compiles what is behind it."""
@@ -84,12 +106,19 @@ class Fuser:
 
     def connect(self) -> None:
         """Compile what is behind the ports, one by one: a long program is no deep recursion."""
+        for node, results in self._results.items():
+            results.port.deliver = self.output(node)
+            for tag in side_tags(self.graph, node):
+                ports = self.side_ports(node, tag)
+                results.add_side(tag, ports, [self.is_timed_edge(node, tag)] * len(ports))
         while self._unconnected:
             edge = self._unconnected.pop()
             self._ports[edge.target, edge.index].deliver = self._receiver(edge)
 
     def flush(self) -> None:
         """Deliver all that is pending, in the midst of a loop."""
+        for results in self._results.values():
+            results.schedule()
         for port in list(self._ports.values()):
             port.schedule()
         self.drain()
@@ -104,6 +133,7 @@ class Fuser:
             segment.forget()
         self._segments.clear()
         self._outputs.clear()
+        self._results.clear()
         self._ports.clear()
         self._ready.clear()
         self.backlog.clear()
@@ -124,9 +154,11 @@ class Fuser:
     def _input(self, live: LiveOperator, index: int) -> Deliver:
         writer = LoopWriter()
         flow = Flow(FIRST_VALUE)
-        if self.is_keyed(live.node, index):
-            flow = Flow(writer.fresh("v"), writer.fresh("k"))
-            writer.line(f"{flow.value}, {flow.key} = {FIRST_VALUE}")
+        keyed, timed = self.is_keyed(live.node, index), self.is_timed(live.node, index)
+        if keyed or timed:
+            key, timestamp = writer.fresh("k"), writer.fresh("t")
+            flow = Flow(writer.fresh("v"), key if keyed else None, timestamp if timed else None)
+            writer.line(f"{packed(flow)} = {FIRST_VALUE}")
         NodeScope(self, live, writer).write(flow, index)
         return self._compile(writer, self.counters.slot(live.node.id, f"received:{index}"))
 
@@ -136,13 +168,23 @@ class Fuser:
             upstream.tag is None and upstream.node in self._keyed for upstream in node.inputs[index]
         )
 
+    def is_timed(self, node: StreamNode, index: int) -> bool:
+        """Say whether all records of an input have an event time, which goes through its port."""
+        return not isinstance(node.operator, BatchOperator) and all(
+            self.is_timed_edge(upstream.node, upstream.tag) for upstream in node.inputs[index]
+        )
+
+    def is_timed_edge(self, node: int, tag: str | None) -> bool:
+        """Say whether the records of an output have an event time."""
+        return node in self._timed and tag != DEAD_LETTERS
+
     def _keyed_nodes(self) -> set[int]:
         """Return the operators behind which records have a key: key_by, and filters after it."""
         keyed: set[int] = set()
         for node in topological_order(self.graph):
             operator = self.graph.nodes[node].operator
             if isinstance(operator, KeyBy) or (
-                isinstance(operator, Filter)
+                isinstance(operator, (Filter, AssignTimestamps))
                 and all(u.tag is None and u.node in keyed for u in self.graph.nodes[node].inputs[0])
             ):
                 keyed.add(node)
@@ -212,6 +254,18 @@ def _fan_out(ports: Sequence[Port]) -> Callable[[Any], None]:
     return put
 
 
+def packed(flow: Flow) -> str:
+    """Return the text of what goes through a port: the record, with its key and time if it has them."""
+    parts = [part for part in (flow.value, flow.key, flow.timestamp) if part is not None]
+    return f"({', '.join(parts)})" if len(parts) > 1 else parts[0]
+
+
+def side_tags(graph: StreamGraph, node: int) -> list[str]:
+    """Return the tags of the side outputs of an operator that somebody reads, dead letters aside."""
+    tags = dict.fromkeys(edge.upstream.tag for edge in graph.outputs(node))
+    return [tag for tag in tags if tag is not None and tag != DEAD_LETTERS]
+
+
 class NodeScope:
     """Implements `OperatorScope`: one operator's view of the loop that is being written."""
 
@@ -220,12 +274,14 @@ class NodeScope:
         self._fuser = fuser
         self._live = live
         self._node = live.node
+        self._timestamp: str | None = None  # of the record at hand: what comes of it has it too
 
     def write(self, flow: Flow, index: int) -> None:
         """Write the operator, and by that all that follows it in this segment."""
         operator = self._node.operator
         if not isinstance(operator, RecordOperator):
             raise TypeError(f"{self._node.name} cannot be a part of a fused loop")
+        self._timestamp = flow.timestamp
         with self.writer.scope():
             operator.write(self, flow, index)
 
@@ -300,33 +356,32 @@ class NodeScope:
         fail = fuser.failure(self._live)
         return Expansion(self._node, fail, fuser.surroundings, may_be_none=may_be_none).run
 
-    def process_context(self) -> str:
-        """Return the local that is bound to the operator's process context."""
-        outputs = {}
-        for tag in self.consumers():
-            outputs[tag] = _fan_out(self._fuser.side_ports(self._node.id, tag))
-            self._flush_at_end(tag)
-        context = LiveProcessContext(outputs, self._node.id, self._fuser.counters)
-        return self.writer.bind("ctx", context)
+    def live(self) -> Any:
+        """Return the operator's live part, whose results go out when the loop is done."""
+        results = self._fuser.results(self._node.id)
+        self.writer.last(f"{self.writer.bind('results', results)}.schedule()")
+        return self._live.part
 
     def consumers(self) -> Sequence[str]:
         """Return the tags of the side outputs that somebody reads."""
-        edges = self._fuser.graph.outputs(self._node.id)
-        tags = dict.fromkeys(edge.upstream.tag for edge in edges)
-        return [tag for tag in tags if tag is not None and tag != DEAD_LETTERS]
+        return side_tags(self._fuser.graph, self._node.id)
 
     def emit(self, flow: Flow, tag: str | None = None) -> None:
         """Write what the consumers do, in the order in which the program names them."""
+        if flow.timestamp is None:
+            flow = replace(flow, timestamp=self._timestamp)
         for edge in self._fuser.graph.outputs(self._node.id):
             if edge.upstream.tag != tag:
                 continue
             if self._fuser.needs_port(edge) or self._is_too_deep():
-                keyed = self._fuser.is_keyed(self._fuser.graph.nodes[edge.target], edge.index)
-                value = f"({flow.value}, {flow.key})" if keyed else flow.value
-                self._put(value, self._fuser.port(edge))
+                target = self._fuser.graph.nodes[edge.target]
+                keyed = self._fuser.is_keyed(target, edge.index)
+                timed = self._fuser.is_timed(target, edge.index)
+                key, timestamp = flow.key if keyed else None, flow.timestamp if timed else None
+                self._put(packed(Flow(flow.value, key, timestamp)), self._fuser.port(edge))
             else:
-                target = self._fuser.live[edge.target]
-                NodeScope(self._fuser, target, self.writer).write(flow, edge.index)
+                scope = NodeScope(self._fuser, self._fuser.live[edge.target], self.writer)
+                scope.write(flow, edge.index)
 
     def _is_too_deep(self) -> bool:
         writer = self.writer

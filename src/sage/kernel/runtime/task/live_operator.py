@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import chain
 from types import FunctionType
 from typing import Any
@@ -11,11 +12,20 @@ from sage.common.errors import OperatorError
 from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.transform import FlatMapFunction, ListCollector
 from sage.dataflow.graph.stream_graph import StreamNode
-from sage.dataflow.operator.base import BatchOperator, BatchProcessor, RecordOperator
+from sage.dataflow.operator.base import (
+    BatchOperator,
+    BatchProcessor,
+    LivePart,
+    RecordOperator,
+    Results,
+)
 from sage.dataflow.operator.record_wise import CallSink
 from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
+
+SetWatermark = Callable[[int], None]
+"""Lets event time behind an operator come as far as told."""
 
 
 class LiveOperator:
@@ -27,6 +37,7 @@ class LiveOperator:
         functions: The live functions, in the order of the operator's specs.
         entries: What is called with records, in the order of the operator's inputs.
         processor: The live part of a batch operator; None for the others.
+        part: What of a record operator lives as long as the task; None if it needs nothing.
     """
 
     def __init__(self, node: StreamNode, context: OperatorContext) -> None:
@@ -35,6 +46,7 @@ class LiveOperator:
         self.functions: list[Any] = []
         self.entries: list[Callable[..., Any]] = []
         self.processor: BatchProcessor | None = None
+        self.part: LivePart | None = None
         self._closers: list[Callable[[], None]] = []
 
     def open(self) -> None:
@@ -56,6 +68,20 @@ class LiveOperator:
             if isinstance(self.node.operator, BatchOperator):
                 self.processor = self.node.operator.create(self.entries, self.context)
                 self._closers.append(self.processor.close)
+        except USER_ERRORS as error:
+            raise operator_error(error, self.node, "open") from error
+
+    def create_part(self, results: Results, timed: bool, set_watermark: SetWatermark) -> None:
+        """Make what of the operator lives as long as the task.
+
+        Raises:
+            OperatorError: the function or what was said about it does not do.
+        """
+        made = _LivePartContext(self, results, timed, set_watermark)
+        try:
+            self.part = self.node.operator.create_live(made)
+            if self.part is not None:
+                self._closers.append(self.part.close)
         except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
 
@@ -86,6 +112,31 @@ class LiveOperator:
             except USER_ERRORS as error:  # reported; the others must be closed too
                 failures.append(operator_error(error, self.node, "close"))
         return failures
+
+
+@dataclass(frozen=True)
+class _LivePartContext:
+    """Implements `LiveContext`."""
+
+    live: LiveOperator
+    results: Results
+    timed: bool
+    set_watermark: SetWatermark
+
+    @property
+    def runtime(self) -> OperatorContext:
+        """The runtime as functions see it."""
+        return self.live.context
+
+    @property
+    def entries(self) -> list[Callable[..., Any]]:
+        """The entry points of the functions."""
+        return self.live.entries
+
+    @property
+    def functions(self) -> list[Any]:
+        """The live functions."""
+        return self.live.functions
 
 
 def _with_collector(function: Any, entry: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,9 +15,11 @@ from sage.common.suggest import shorten
 from sage.dataflow.function.source import SourceReader
 from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.stream_graph import StreamGraph
-from sage.dataflow.operator.base import BatchOperator, RecordOperator
+from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
 from sage.dataflow.operator.source import ReadSource
+from sage.dataflow.operator.timestamps import AssignTimestamps
 from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
@@ -125,13 +127,30 @@ class Task:
             self._live[node] = LiveOperator(self._graph.nodes[node], context)
             self._live[node].open()
         for node, live in self._live.items():
+            self._create_part(node, live)
+        for node, live in self._live.items():
             operator = live.node.operator
             if isinstance(operator, (ReadSource, BatchOperator)) or operator.final:
                 self._outputs[node] = self._fuser.output(node)
         self._fuser.connect()
+        self._time = Timekeeper(self._graph, self._live, self._job.clock, self._fuser.pass_on)
         for node in self.vertex.nodes:
             if isinstance(self._live[node].node.operator, ReadSource):
                 self._open_source(self._live[node], self._live[node].node.operator)
+
+    def _create_part(self, node: int, live: LiveOperator) -> None:
+        """Make the live part of an operator that has one."""
+        if type(live.node.operator).create_live is Operator.create_live:
+            return
+        timed = bool(live.node.inputs) and all(
+            self._fuser.is_timed(live.node, index) for index in range(len(live.node.inputs))
+        )
+
+        def set_watermark(watermark: int) -> None:
+            self._fuser.flush()
+            self._time.set_watermark(node, watermark)
+
+        live.create_part(self._fuser.results(node), timed, set_watermark)
 
     def _open_source(self, live: LiveOperator, operator: object) -> None:
         source = operator.source if isinstance(operator, ReadSource) else None
@@ -149,11 +168,14 @@ class Task:
 
     def _move(self) -> None:
         """Read the sources in turn until they have ended and nothing is in flight in a loop."""
-        backlog = self._fuser.backlog
+        backlog, time = self._fuser.backlog, self._time
         while self._inlets or backlog:
             self._check_cancelled()
             if backlog:
                 self._feed_back()
+            if time:
+                time.look_at_clock()
+                time.poll()
             if self._stopping and not self._stopped:
                 self._stop_reading()
             # While a loop holds more than a batch, the sources wait: its memory stays bounded.
@@ -178,6 +200,7 @@ class Task:
             values = self._read(inlet)
             if values is None:
                 self._inlets.remove(inlet)
+                self._time.source_ended(inlet.live.node.id)
                 moved = True
             elif values:
                 moved = True
@@ -202,6 +225,8 @@ class Task:
         began = monotonic()
         inlet.send(values)
         self._fuser.drain()
+        if self._time:
+            self._time.advance()
         inlet.pace(monotonic() - began, self._job.batch_size)
 
     def _feed_back(self) -> None:
@@ -215,8 +240,13 @@ class Task:
     def _wait(self) -> None:
         intervals = [inlet.reader.poll_interval for inlet in self._inlets]
         polled = [interval for interval in intervals if interval is not None]
+        due = self._time.next_look() if self._time else None
+        if due is not None:
+            polled.append(due)
         if self._inlets:
             self._job.clock.wait(self._doorbell, min(polled, default=None))
+        if self._time:
+            self._time.advance()
 
     def _is_cancelled(self) -> bool:
         return bool(self._cancelled)
@@ -239,7 +269,13 @@ class Task:
 
     def _end_one(self, live: LiveOperator) -> None:
         operator, results = live.node.operator, list[object]()
+        if isinstance(operator, AssignTimestamps):
+            self._time.end(live.node.id)
         try:
+            if live.part is not None:
+                live.part.end()
+                self._fuser.pass_on(live.node.id)
+                self._time.tell()
             if live.processor is not None:
                 results = live.processor.end()
             elif isinstance(operator, RecordOperator) and operator.final:

@@ -1,0 +1,112 @@
+"""The live part of a process function: its context, its timers, its side outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sage.common.errors import StateError
+from sage.dataflow.operator.base import LiveContext, LivePart, Results
+from sage.dataflow.time import MIN_WATERMARK
+from sage.dataflow.window.timers import InMemoryTimers
+
+_TIMER: Any = None
+"""The namespace of the timers of a process function: it needs none."""
+
+
+class LiveProcessContext:
+    """Implements `ProcessContext`.
+
+    Attributes:
+        key: The key of the record, or of the timer, at hand.
+        timestamp: Its event time; None on a stream without.
+        watermark: How far event time has come.
+    """
+
+    def __init__(
+        self, results: Results, timers: InMemoryTimers, now_ms: Callable[[], int], *, timed: bool
+    ) -> None:
+        self.key: Any = None
+        self.keyed = False
+        self.timestamp: int | None = None
+        self.watermark = MIN_WATERMARK
+        self.now_ms = now_ms
+        self._results = results
+        self._timers = timers
+        self._timed = timed
+
+    def output(self, tag: str, value: Any) -> None:
+        """Put `value` out to the side output `tag`; counted as unrouted if nobody reads it."""
+        self._results.side(tag, value, self.timestamp)
+
+    def register_event_timer(self, timestamp: int) -> None:
+        """Have `on_timer` called for the present key once event time is at `timestamp`."""
+        self._check("event")
+        self._timers.register_event(timestamp, self.key, _TIMER)
+
+    def delete_event_timer(self, timestamp: int) -> None:
+        """Forget a timer of the present key, if there is one."""
+        self._check("event")
+        self._timers.delete_event(timestamp, self.key, _TIMER)
+
+    def register_processing_timer(self, timestamp: int) -> None:
+        """Have `on_timer` called for the present key once the clock is at `timestamp`."""
+        self._check("processing")
+        self._timers.register_processing(timestamp, self.key, _TIMER)
+
+    def delete_processing_timer(self, timestamp: int) -> None:
+        """Forget a timer of the present key, if there is one."""
+        self._check("processing")
+        self._timers.delete_processing(timestamp, self.key, _TIMER)
+
+    def _check(self, kind: str) -> None:
+        if not self.keyed:
+            raise StateError("timers belong to keys: use key_by(...) before process(...)")
+        if kind == "event" and not self._timed:
+            raise StateError(
+                "timers on event time need timestamps: use assign_timestamps(...) before, or "
+                "register_processing_timer"
+            )
+
+
+class ProcessLive(LivePart):
+    """Keeps the timers of a process function and calls it when they are due.
+
+    Args:
+        context: What it is made with.
+    """
+
+    def __init__(self, context: LiveContext) -> None:
+        self._timers = InMemoryTimers()
+        self._results = context.results
+        now_ms = context.runtime.now_ms
+        self.context = LiveProcessContext(
+            context.results, self._timers, now_ms, timed=context.timed
+        )
+        function = context.functions[0]
+        self._on_timer = getattr(function, "on_timer", None)
+
+    def look(self) -> None:
+        """Take note of when the next timer on processing time is due."""
+        self.next_due_ms = self._timers.next_processing()
+
+    def advance(self, watermark: int) -> None:
+        """Call the function for the timers on event time that are due."""
+        self.context.watermark = watermark
+        for timestamp, key, _ in self._timers.due_events(watermark):
+            self._fire(timestamp, key, timestamp)
+        self.look()
+
+    def on_processing_time(self, now_ms: int) -> None:
+        """Call the function for the timers on processing time that are due."""
+        for timestamp, key, _ in self._timers.due_processing(now_ms):
+            self._fire(timestamp, key, None)
+        self.look()
+
+    def _fire(self, timestamp: int, key: Any, event_time: int | None) -> None:
+        context = self.context
+        context.key, context.timestamp = key, event_time
+        if self._on_timer is None:
+            return
+        for result in self._on_timer(timestamp, context) or ():
+            self._results.emit(result, event_time)
