@@ -6,7 +6,7 @@ ignored costs an afternoon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,9 +20,6 @@ ErrorPolicy = Literal["fail", "skip", "dead_letter"]
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-RestartStrategy = Literal[
-    "none", "fixed-delay", "exponential-delay", "exponential-backoff", "failure-rate"
-]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -36,10 +33,6 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         on_error: What becomes of a record whose function raises, unless its operator says otherwise.
         engine_host: The host of a JobManager; a local environment does not use it.
         engine_port: The port of a JobManager; a local environment does not use it.
-        checkpoint_interval: Seconds between two checkpoints; `None` takes none.
-        restart_strategy: How a failed job is started again.
-        max_failures: How many failures a restart strategy forgives.
-        failure_rate_interval: Over how many seconds `max_failures` are counted.
         taskmanager_memory: The memory of a cluster worker; a local environment does not use it.
         taskmanager_slots: The slots of a cluster worker; a local environment does not use it.
     """
@@ -50,29 +43,30 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     on_error: ErrorPolicy = "fail"
     engine_host: str = "127.0.0.1"
     engine_port: Port = 19001
-    checkpoint_interval: Seconds | None = None
-    restart_strategy: RestartStrategy = "none"
-    max_failures: AtLeastOne = 3
-    failure_rate_interval: Seconds = 60.0
     taskmanager_memory: str | None = None
     taskmanager_slots: AtLeastOne = 1
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> EnvironmentConfig:
+    def parse(cls, values: Mapping[str, Any], others: Collection[str] = ()) -> EnvironmentConfig:
         """Check `values` and fill in the defaults.
+
+        Args:
+            values: The settings.
+            others: Keys that somebody else checks.
 
         Raises:
             ConfigError: a key is unknown, or a value is of the wrong type or out of range.
         """
         for key in values:
-            if key not in cls.__struct_fields__:
-                near = did_you_mean(str(key), cls.__struct_fields__)
+            if key not in cls.__struct_fields__ and key not in others:
+                near = did_you_mean(str(key), (*cls.__struct_fields__, *others))
                 raise ConfigError(
                     f"unknown configuration key {key!r}.{near} "
                     f"Known keys: {', '.join(sorted(cls.__struct_fields__))}."
                 )
         try:
-            config = msgspec.convert(dict(values), cls)
+            own = {key: value for key, value in values.items() if key in cls.__struct_fields__}
+            config = msgspec.convert(own, cls)
         except msgspec.ValidationError as error:
             raise ConfigError(f"configuration: {error}") from error
         config._check_ranges()

@@ -10,6 +10,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from sage.common.clock import Clock, SystemClock
@@ -26,6 +27,7 @@ from sage.connector.socket import SocketTextSource
 from sage.connector.user_function import BatchFunctionSource, GivesRecords, live_source
 from sage.core.api.datastream import DataStream
 from sage.core.api.job_handle import JobHandle
+from sage.core.api.recovery_settings import RECOVERY_KEYS
 from sage.core.api.service_registration import ServiceRegistration
 from sage.core.api.source_checks import check_options, check_source_class, gives_records
 from sage.core.api.stream_base import (
@@ -45,6 +47,8 @@ from sage.dataflow.graph.transformation import Pipeline, Upstream
 from sage.dataflow.operator.record_wise import DeadLetterOffice, LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DeadLetter
+from sage.kernel.checkpoint.checkpoint_config import CheckpointConfig
+from sage.kernel.checkpoint.restart_strategy import parse_restart_strategy
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
@@ -77,7 +81,7 @@ class BaseEnvironment(ABC):
         self.env_uuid = new_uuid()
         self.logger: logging.Logger = get_logger(name)
         self._config = dict(config or {})
-        self._settings = EnvironmentConfig.parse(self._config)
+        self._settings = EnvironmentConfig.parse(self._config, RECOVERY_KEYS)
         self._clock = clock or SystemClock()
         self._pipeline = Pipeline()
         self._services = ServiceHost(name)
@@ -119,8 +123,45 @@ class BaseEnvironment(ABC):
             raise ConfigError(not_a_policy(policy))
         self._configure(on_error=policy)
 
+    def enable_checkpointing(
+        self, interval: float | timedelta, path: str | os.PathLike[str], **options: Any
+    ) -> None:
+        """Keep the state of the job in checkpoints, so that a run that breaks off can be gone on with.
+
+        A job of the same name that finds checkpoints in `path` goes on from the latest; those of a
+        job that has finished are removed. With checkpoints, a job that fails is started again under
+        its restart strategy, which is then `"exponential-delay"` unless another one is set.
+
+        Args:
+            interval: Seconds from the start of one checkpoint to that of the next, or a `timedelta`.
+            path: The directory that they are kept in.
+            options: Further settings of `CheckpointConfig` by their keys, such as
+                `checkpoint_retained=5`, `checkpoint_min_pause=1`.
+
+        Raises:
+            ConfigError: a setting is unknown or not usable.
+        """
+        seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
+        given = {"checkpoint_interval": seconds, "checkpoint_path": os.fspath(path), **options}
+        CheckpointConfig.parse(given)
+        self._configure(**given)
+
+    def set_restart_strategy(self, strategy: str, **options: Any) -> None:
+        """Say whether and when a job that fails is started again.
+
+        Args:
+            strategy: `"none"`, `"fixed-delay"`, `"exponential-delay"` or `"failure-rate"`.
+            options: The strategy's options, such as `max_attempts=3, restart_delay=1`.
+
+        Raises:
+            ConfigError: the strategy or an option is unknown or not usable.
+        """
+        given = {"restart_strategy": strategy, **options}
+        parse_restart_strategy(given)
+        self._configure(**given)
+
     def _configure(self, **values: Any) -> None:
-        settings = EnvironmentConfig.parse({**self._config, **values})
+        settings = EnvironmentConfig.parse({**self._config, **values}, RECOVERY_KEYS)
         self._config.update(values)
         self._settings = settings
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from typing import Any, Literal, TypedDict
 
 from sage.common.suggest import shorten
+from sage.kernel.jobmanager.checkpointing import CheckpointStatistics
 from sage.kernel.jobmanager.job import Job, JobMetrics, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
 
@@ -64,10 +66,50 @@ class JobHandle:
             return self._respond("error", f"still {self.status} after {timeout} s")
         return self._ended()
 
-    def stop(self, timeout: float | None = None) -> Response:
-        """Let the sources end here and wait until what they have read is processed."""
-        self._job.stop()
-        return self.wait(timeout)
+    def stop(
+        self, timeout: float | None = None, *, savepoint: str | os.PathLike[str] | None = None
+    ) -> Response:
+        """Let the sources end here and wait until what they have read is processed.
+
+        Args:
+            timeout: For how many seconds to wait.
+            savepoint: Take a savepoint into this directory instead, and end right there: windows that
+                are still open do not fire, and nothing comes out that the savepoint does not know of.
+                The answer's message is where it is.
+        """
+        if savepoint is None:
+            self._job.stop()
+            return self.wait(timeout)
+        where = self._job.stop_with_savepoint(os.fspath(savepoint)).result(timeout)
+        answer = self.wait(timeout)
+        return self._respond("success", where) if answer["status"] == "success" else answer
+
+    def checkpoint(self, timeout: float | None = None) -> str:
+        """Take a checkpoint now and return its number.
+
+        Raises:
+            CheckpointError: it failed.
+            JobError: the job takes no checkpoints.
+            TimeoutError: it was not done within `timeout` seconds.
+        """
+        return self._job.checkpoint().result(timeout)
+
+    def savepoint(self, path: str | os.PathLike[str], timeout: float | None = None) -> str:
+        """Take a savepoint and return its directory, a new one in `path`.
+
+        It can be moved and copied, and is kept until somebody removes it.
+
+        Raises:
+            CheckpointError: it failed.
+            JobError: the job takes no checkpoints.
+            TimeoutError: it was not done within `timeout` seconds.
+        """
+        return self._job.savepoint(os.fspath(path)).result(timeout)
+
+    @property
+    def checkpoints(self) -> CheckpointStatistics:
+        """What became of the checkpoints so far."""
+        return self._job.checkpoint_statistics
 
     def cancel(self, timeout: float | None = None) -> Response:
         """Leave off after the records at hand and wait until everything is closed."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from sage.common.clock import Clock
-from sage.common.errors import ConfigError, JobStateError, JobTimeoutError
+from sage.common.errors import JobStateError, JobTimeoutError
 from sage.core.api.base_environment import BaseEnvironment
 from sage.core.api.interrupt import announce_cancel, raising_interrupts, unwatch, watch
 from sage.core.api.job_handle import JobHandle, Response
 from sage.core.api.progress import show_progress, wants_progress
+from sage.core.api.recovery_settings import make_recovery
 from sage.kernel.jobmanager.job import Job, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.task.operator_context import JobContext
+
+_LAST_CHECKPOINT_SECONDS = 10.0
 
 
 class LocalEnvironment(BaseEnvironment):
@@ -48,6 +53,8 @@ class LocalEnvironment(BaseEnvironment):
         super().__init__(name, config, clock=clock)
         self._job: Job | None = None
         self._handle: JobHandle | None = None
+        self._from_savepoint: str | None = None
+        self._allow_non_restored = False
 
     @property
     def job(self) -> JobHandle | None:
@@ -99,30 +106,57 @@ class LocalEnvironment(BaseEnvironment):
         job.add_done_callback(unwatch)
         return handle
 
-    def execute(self, timeout: float | None = None, progress: bool | None = None) -> JobResult:
+    def restore_from(
+        self, savepoint: str | os.PathLike[str], *, allow_non_restored_state: bool = False
+    ) -> None:
+        """Let the next job start from a savepoint.
+
+        Args:
+            savepoint: Its directory.
+            allow_non_restored_state: Leave out the state of operators that the program does not
+                have any more; otherwise that is an error.
+        """
+        self._from_savepoint = os.fspath(savepoint)
+        self._allow_non_restored = allow_non_restored_state
+
+    def execute(
+        self,
+        timeout: float | None = None,
+        progress: bool | None = None,
+        *,
+        from_savepoint: str | os.PathLike[str] | None = None,
+        allow_non_restored_state: bool = False,
+    ) -> JobResult:
         """Run the pipeline and wait for its end.
 
         Args:
             timeout: After so many seconds the job is cancelled.
             progress: Show a progress bar and a summary on standard error; None: where that is a
                 terminal.
+            from_savepoint: The directory of a savepoint to start from.
+            allow_non_restored_state: Leave out the state of operators that the program does not
+                have any more.
 
         Raises:
             GraphError: the program cannot run; nothing has been read.
             OperatorError: a function, source or sink failed.
             JobCancelledError: the job was cancelled from another thread.
             JobTimeoutError: it was not done in time.
-            KeyboardInterrupt: Ctrl-C; the job has been cancelled and everything closed.
+            KeyboardInterrupt: Ctrl-C; the job has been cancelled and everything closed, after a
+                last checkpoint if checkpoints are taken.
         """
         shown = wants_progress(progress)
+        if from_savepoint is not None:
+            self.restore_from(from_savepoint, allow_non_restored_state=allow_non_restored_state)
         job, _ = self._start()
         try:
             with raising_interrupts():
                 done = show_progress(job, timeout) if shown else job.wait(timeout)
         except BaseException as error:
-            job.cancel()
             if isinstance(error, KeyboardInterrupt):
                 announce_cancel(job)
+                job.suspend(_LAST_CHECKPOINT_SECONDS)
+            job.cancel()
             job.wait()
             raise
         if not done:
@@ -183,7 +217,6 @@ class LocalEnvironment(BaseEnvironment):
             raise JobStateError(
                 f"the job {self.name!r} is still {self._job.status}; wait for it, or stop it first"
             )
-        self._check_settings()
         plan = self._plan()
         for warning in plan.stream_graph.warnings:
             self.logger.warning("%s", warning)
@@ -195,24 +228,32 @@ class LocalEnvironment(BaseEnvironment):
             settings.buffer_size,
             ServiceManager(self),
         )
-        self.services.start_all()
-        self._job = job = Job(plan, context, self.env_uuid, on_end=self.services.stop_all)
+        recovery = make_recovery(
+            self.name,
+            self._config,
+            plan,
+            self._clock,
+            self._fail_job,
+            from_savepoint=self._from_savepoint,
+            allow_non_restored_state=self._allow_non_restored,
+        )
+        context = replace(context, checkpoints=recovery.checkpoints is not None)
+        try:
+            self.services.start_all()
+        except BaseException:
+            if recovery.checkpoints is not None:
+                recovery.checkpoints.close("the services could not be started", delete=False)
+            raise
+        self._job = job = Job(
+            plan, context, self.env_uuid, on_end=self.services.stop_all, recovery=recovery
+        )
         self._handle = handle = JobHandle(job)
         job.start(keep_alive=keep_alive)
         return job, handle
 
-    def _check_settings(self) -> None:
-        """Refuse what would be promised and not kept."""
-        if self._settings.checkpoint_interval is not None:
-            raise ConfigError(
-                "checkpoint_interval is set, but this version of SAGE takes no checkpoints; leave "
-                "it out, and a job that fails starts again from the beginning"
-            )
-        if self._settings.restart_strategy != "none":
-            raise ConfigError(
-                f"restart_strategy is {self._settings.restart_strategy!r}, but this version of SAGE "
-                'does not restart jobs; use "none"'
-            )
+    def _fail_job(self, reason: str) -> None:
+        if self._job is not None:
+            self._job.fail(reason)
 
 
 def _log_failure(job: Job) -> None:

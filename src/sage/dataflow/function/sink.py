@@ -50,6 +50,30 @@ class SinkWriter(ABC, Generic[T_contra]):
         """Let go of connections and files; called once, whatever happened."""
 
 
+class TwoPhaseWriter(SinkWriter[T_contra]):
+    """A writer whose records become visible with the checkpoint that covers them: exactly once.
+
+    At a checkpoint the runtime calls `prepare_commit`; what that returns is stored with it. Once the
+    checkpoint cannot be lost any more, `commit` is called, and again after a restore if it is not
+    known to have succeeded. Without checkpoints both are called at the end of input.
+    """
+
+    @abstractmethod
+    def prepare_commit(self, checkpoint_id: int) -> Any:
+        """Bring everything written so far to where it only has to be made visible.
+
+        Args:
+            checkpoint_id: The number of the checkpoint; it only grows.
+
+        Returns:
+            What `commit` needs to know, as plain data; `None` if there is nothing to commit.
+        """
+
+    @abstractmethod
+    def commit(self, committable: Any) -> None:
+        """Make visible what was prepared. Doing it again for the same must change nothing."""
+
+
 class Sink(ABC, Generic[T_contra]):
     """Where records go: the contract that connectors implement.
 

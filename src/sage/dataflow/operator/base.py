@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from sage.dataflow.function.context import RuntimeContext
+from sage.dataflow.function.sink import SinkWriter
 from sage.dataflow.function.spec import FunctionSpec
 from sage.dataflow.operator.loop_writer import Flow, LoopWriter
 from sage.dataflow.time import MIN_WATERMARK
@@ -156,7 +157,14 @@ class OperatorScope(Protocol):
         ...
 
     def table(self, name: str) -> str:
-        """Return the local that is bound to the keyed table `name`."""
+        """Return the local that is bound to the keyed table `name`: a dict to write to."""
+        ...
+
+    def base(self, name: str) -> str | None:
+        """Return the local bound to those entries of the table that have not been written lately.
+
+        They are looked up where the table itself has none; None: there are none.
+        """
         ...
 
     def counter(self, what: str) -> str:
@@ -201,7 +209,13 @@ class RecordOperator(Operator):
 
 
 class BatchProcessor(ABC):
-    """The live part of a batch operator; one per subtask, called from its one thread."""
+    """The live part of a batch operator; one per subtask, called from its one thread.
+
+    Attributes:
+        writer: The writer of a sink, whose state belongs to a checkpoint; None for the others.
+    """
+
+    writer: SinkWriter[Any] | None = None
 
     @abstractmethod
     def process_batch(self, values: list[Any]) -> list[Any]:
@@ -219,8 +233,10 @@ class BatchOperator(Operator):
     """An operator that takes whole batches."""
 
     @abstractmethod
-    def create(self, entries: list[Callable[..., Any]], context: RuntimeContext) -> BatchProcessor:
-        """Make the live part from the entry points of the functions."""
+    def create(
+        self, entries: list[Callable[..., Any]], context: RuntimeContext, state: Any = None
+    ) -> BatchProcessor:
+        """Make the live part from the entry points of the functions, and the writer's last state."""
 
     def records_out(self, received: int, count: Callable[[str], int]) -> int:
         """Return how many records went out."""

@@ -20,7 +20,9 @@ class MapBatch(BatchOperator):
     kind: ClassVar[str] = "map_batch"
     format: BatchFormat = "list"
 
-    def create(self, entries: list[Callable[..., Any]], context: RuntimeContext) -> BatchProcessor:
+    def create(
+        self, entries: list[Callable[..., Any]], context: RuntimeContext, state: Any = None
+    ) -> BatchProcessor:
         """Bind the function to the conversions of the format."""
         return _MapBatchProcessor(entries[0], _ENCODERS[self.format])
 
@@ -86,16 +88,18 @@ class WriteSink(BatchOperator):
         """The name of the operator unless the user gives another."""
         return f"{self.kind}({type(self.sink).__name__})"
 
-    def create(self, entries: list[Callable[..., Any]], context: RuntimeContext) -> BatchProcessor:
+    def create(
+        self, entries: list[Callable[..., Any]], context: RuntimeContext, state: Any = None
+    ) -> BatchProcessor:
         """Open the writer."""
         if self.sink is None:
             raise ValueError("WriteSink needs a sink")
-        return _WriterProcessor(self.sink.create_writer(context, None))
+        return _WriterProcessor(self.sink.create_writer(context, state))
 
 
 class _WriterProcessor(BatchProcessor):
     def __init__(self, writer: SinkWriter[Any]) -> None:
-        self._writer = writer
+        self.writer = self._writer = writer
 
     def process_batch(self, values: list[Any]) -> list[Any]:
         """Write; nothing goes out."""

@@ -55,9 +55,12 @@ class Reduce(KeyedFold):
     def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
         """Look the key up, join, store."""
         table, result, key = scope.table("reduced"), scope.writer.fresh("v"), flow.key
+        base = scope.base("reduced")
         lines = [
             f"if {key} in {table}:",
             f"    {result} = {scope.entry(0)}({table}[{key}], {flow.value})",
+            *([f"elif {key} in {base}:"] if base else []),
+            *([f"    {result} = {scope.entry(0)}({base}[{key}], {flow.value})"] if base else []),
             "else:",
             f"    {result} = {flow.value}",
             f"{table}[{key}] = {result}",
@@ -82,8 +85,10 @@ class Aggregate(KeyedFold):
         create, add, read = (scope.entry(i) for i in range(3))
         table, key = scope.table("accumulators"), flow.key
         folded, result = scope.writer.fresh("acc"), scope.writer.fresh("v")
+        base = scope.base("accumulators")
+        older = f"{base}[{key}] if {key} in {base} else " if base else ""
         lines = [
-            f"{folded} = {table}[{key}] if {key} in {table} else {create}()",
+            f"{folded} = {table}[{key}] if {key} in {table} else {older}{create}()",
             f"{table}[{key}] = {folded} = {add}({folded}, {flow.value})",
         ]
         if not self.final:
@@ -107,7 +112,9 @@ class Distinct(RecordOperator):
     def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
         """Look the key up; emit the record if it is new."""
         table, count = scope.table("seen"), f"{scope.counter('dropped')} += 1"
-        scope.check(f"{flow.key} not in {table}", flow, count, phase="key")
+        base = scope.base("seen")
+        older = f" and {flow.key} not in {base}" if base else ""
+        scope.check(f"{flow.key} not in {table}{older}", flow, count, phase="key")
         scope.writer.line(f"{table}[{flow.key}] = True")
         scope.emit(Flow(flow.value))
 

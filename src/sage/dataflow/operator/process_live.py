@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sage.common.errors import StateError
@@ -101,6 +101,20 @@ class ProcessLive(LivePart):
         """Call the function for the timers on processing time that are due."""
         for timestamp, key, _ in self._timers.due_processing(now_ms):
             self._fire(timestamp, key, None)
+        self.look()
+
+    def full_state(self) -> Any:
+        """Return the timers; None if there never was one."""
+        return self._timers.state() if len(self._timers) else None
+
+    def take_changes(self) -> Any:
+        """Return the timers."""
+        return self._timers.state()
+
+    def load(self, changes: Sequence[Any]) -> None:
+        """Take over timers."""
+        for state in changes[-1:]:
+            self._timers.load(state)
         self.look()
 
     def _fire(self, timestamp: int, key: Any, event_time: int | None) -> None:

@@ -297,6 +297,22 @@ class GeneralLive(WindowLive):
         scope.attempt([f"{add}({flow.key}, {flow.value}, {at}, {now})"], flow, phase="key")
         writer.last(f"{writer.bind('live', self)}.look()")
 
+    def full_state(self) -> Any:
+        """Return windows, timers and how far event time has come."""
+        return dict(self._table), self._timers.state(), self.operator.watermark
+
+    def take_changes(self) -> Any:
+        """Return everything."""
+        return self.full_state()
+
+    def load(self, changes: Sequence[Any]) -> None:
+        """Take over windows and timers."""
+        for table, timers, watermark in changes[-1:]:
+            self._table.update(table)
+            self._timers.load(timers)
+            self.operator.watermark = watermark
+        self.look()
+
     def look(self) -> None:
         """Take note of when the next timer on processing time is due."""
         self.next_due_ms = self._timers.next_processing()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import random
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sage.common.clock import Clock
+from sage.common.clock import Clock, Doorbell
 from sage.common.errors import JobCancelledError, JobError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobGraph
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DEAD_LETTERS
+from sage.kernel.checkpoint.errors import CheckpointError
+from sage.kernel.checkpoint.messages import Subtask
+from sage.kernel.jobmanager.checkpointing import Checkpointing, CheckpointStatistics
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
+from sage.kernel.jobmanager.recovery import Recovery, task_name
+from sage.kernel.jobmanager.restore import RestoredJob
 from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import empty_engine_frames
@@ -80,6 +87,7 @@ class Job:
         context: What all tasks share.
         env_uuid: The identity of the environment.
         on_end: Called when all tasks have ended, before the job is done; returns what failed.
+        recovery: How state is kept and a failed job started again.
     """
 
     def __init__(
@@ -88,6 +96,7 @@ class Job:
         context: JobContext,
         env_uuid: str,
         on_end: Callable[[], list[Exception]] = list,
+        recovery: Recovery | None = None,
     ) -> None:
         self.env_uuid = env_uuid
         self.graph = graph
@@ -100,11 +109,13 @@ class Job:
         self._status = JobStatus.CREATED
         self._lock = threading.RLock()  # a signal handler may cancel while it is held
         self._done = threading.Event()
+        self._context = context
+        self._recovery = recovery or Recovery()
+        self._attempt = 1
+        self._keep_alive = True
+        self._pause = Doorbell()
         self._counters = [Counters() for _ in graph.vertices]
-        self._tasks = [
-            Task(graph.stream_graph, vertex, context, counters)
-            for vertex, counters in zip(graph.vertices, self._counters, strict=True)
-        ]
+        self._tasks = self._make_tasks(self._recovery.restored)
         self._left = len(self._tasks)
         self._started = self._ended = 0.0
 
@@ -126,18 +137,49 @@ class Job:
         with self._lock:
             self._status = check_transition(self._status, JobStatus.RUNNING)
         self._started = self._clock.monotonic()
+        self._keep_alive = keep_alive
+        self._start_tasks()
+        if not keep_alive:
+            atexit.register(self._end_with_process)
+            self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
+
+    def _make_tasks(self, restored: RestoredJob) -> list[Task]:
+        """Make the tasks of an attempt, those left out that had ended."""
+        saves = self._recovery.checkpoints is not None
+        tasks = []
+        for vertex, counters in zip(self.graph.vertices, self._counters, strict=True):
+            if task_name(vertex.id) not in restored.ended:
+                task = Task(
+                    self.graph.stream_graph,
+                    vertex,
+                    self._context,
+                    counters,
+                    restored=restored.states,
+                    on_end=self._input_ended if saves else None,
+                )
+                tasks.append(task)
+        return tasks
+
+    def _start_tasks(self) -> None:
+        if self._recovery.checkpoints is not None:
+            tasks = {Subtask(task_name(task.vertex.id)): task for task in self._tasks}
+            self._recovery.checkpoints.begin_attempt(self._attempt, tasks)
         for number, task in enumerate(self._tasks):
             name = f"sage-{self.name}-{task.vertex.id + 1}"
             thread = threading.Thread(
-                target=self._run, args=(task,), name=name, daemon=not keep_alive
+                target=self._run, args=(task,), name=name, daemon=not self._keep_alive
             )
             try:
                 thread.start()
             except RuntimeError as error:
                 self._give_up(error, len(self._tasks) - number)
-        if not keep_alive:
-            atexit.register(self._end_with_process)
-            self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
+        if not self._tasks:  # all had ended before
+            self._finish()
+
+    def _input_ended(self, task: Task) -> None:
+        assert self._recovery.checkpoints is not None
+        subtask = Subtask(task_name(task.vertex.id))
+        self._recovery.checkpoints.task_ended(subtask, self._attempt, task)
 
     def _give_up(self, error: RuntimeError, left: int) -> NoReturn:
         """End the job whose last `left` tasks have no thread to run in."""
@@ -162,8 +204,64 @@ class Job:
         with self._lock:
             if self._status in (JobStatus.RUNNING, JobStatus.RESTARTING):
                 self._status = check_transition(self._status, JobStatus.CANCELLING)
+        self._pause.ring()
         for task in self._tasks:
             task.cancel()
+
+    def fail(self, reason: str) -> None:
+        """End the job as failed, or start it again, because of something outside of its tasks."""
+        self._note_failure(JobError(reason))
+
+    # ---- checkpoints
+
+    def checkpoint(self) -> Future[str]:
+        """Take a checkpoint now; the future gives its number.
+
+        Raises:
+            JobError: the job takes no checkpoints.
+        """
+        return self._checkpoints().request()
+
+    def savepoint(self, target: str) -> Future[str]:
+        """Take a savepoint into the directory `target`; the future gives the path.
+
+        Raises:
+            JobError: the job takes no checkpoints.
+        """
+        return self._checkpoints().request(target)
+
+    def stop_with_savepoint(self, target: str) -> Future[str]:
+        """Take a savepoint and end the job right there: nothing comes out after it.
+
+        Raises:
+            JobError: the job takes no checkpoints.
+        """
+        return self._checkpoints().request(target, leave=True)
+
+    def suspend(self, timeout: float) -> None:
+        """Take a last checkpoint if there are any, waiting for it for at most `timeout` seconds."""
+        checkpoints = self._recovery.checkpoints
+        if checkpoints is None or self._status is not JobStatus.RUNNING:
+            return
+        try:
+            number = checkpoints.request(leave=True).result(timeout)
+        except (CheckpointError, TimeoutError) as error:
+            self.logger.warning("no last checkpoint could be taken: %s", error)
+        else:
+            self.logger.info("checkpoint %s was taken; the job goes on from it", number)
+
+    @property
+    def checkpoint_statistics(self) -> CheckpointStatistics:
+        """What became of the checkpoints so far."""
+        checkpoints = self._recovery.checkpoints
+        return CheckpointStatistics() if checkpoints is None else checkpoints.statistics
+
+    def _checkpoints(self) -> Checkpointing:
+        if self._recovery.checkpoints is None:
+            raise JobError(
+                f"the job {self.name!r} takes no checkpoints; call env.enable_checkpointing(...) first"
+            )
+        return self._recovery.checkpoints
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job is done, for at most `timeout` seconds; say whether it is."""
@@ -234,20 +332,76 @@ class Job:
         self._task_ended(error)
 
     def _task_ended(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._note_failure(error)
         with self._lock:
             self._left -= 1
             last = self._left == 0
-            if error is not None and self.error is None:
+        if last and not self._start_again():
+            self._finish()
+
+    def _note_failure(self, error: BaseException) -> None:
+        with self._lock:
+            if self.error is None:
                 self.error = error
                 if self._status is JobStatus.RUNNING:
                     self._status = check_transition(self._status, JobStatus.FAILING)
-        if error is not None:
-            for task in self._tasks:
-                task.cancel()
-        if last:
-            self._finish()
+        checkpoints = self._recovery.checkpoints
+        for task in self._tasks:
+            if checkpoints is not None:
+                subtask = Subtask(task_name(task.vertex.id))
+                checkpoints.task_failed(subtask, self._attempt, str(error))
+            task.cancel()
+
+    def _start_again(self) -> bool:
+        """Start the tasks again after a failure, if the restart strategy says so."""
+        recovery, error = self._recovery, self.error
+        if error is None or self._status is not JobStatus.FAILING:
+            return False
+        delay = recovery.strategy.next(self._clock.monotonic(), random.random)
+        if delay is None or not isinstance(error, Exception):
+            return False
+        with self._lock:
+            self._status = check_transition(self._status, JobStatus.RESTARTING)
+        self.logger.warning(
+            "job %r failed and is started again in %.3g s: %s", self.name, delay, error
+        )
+        until = self._clock.monotonic() + delay
+        while self._status is JobStatus.RESTARTING and (
+            (left := until - self._clock.monotonic()) > 0
+        ):
+            self._clock.wait(self._pause, left)
+        return self._begin_attempt()
+
+    def _begin_attempt(self) -> bool:
+        try:
+            restored = self._recovery.latest()
+        except Exception as error:
+            self.logger.exception("job %r cannot be restored", self.name)
+            with self._lock:
+                self.error = error
+                if self._status is JobStatus.RESTARTING:
+                    self._status = check_transition(self._status, JobStatus.FAILING)
+            return False
+        with self._lock:
+            if self._status is not JobStatus.RESTARTING:
+                self.error = None  # cancelled meanwhile
+                return False
+            self._attempt += 1
+            self.error = None
+            self._tasks = self._make_tasks(restored)
+            self._left = len(self._tasks)
+            self._status = check_transition(self._status, JobStatus.RUNNING)
+        self._start_tasks()
+        return True
 
     def _finish(self) -> None:
+        checkpoints = self._recovery.checkpoints
+        if checkpoints is not None:
+            left = any(task.left_early for task in self._tasks)
+            done = self.error is None and self._status is JobStatus.RUNNING and not left
+            cancelled = self._status is JobStatus.CANCELLING and self._recovery.delete_on_cancel
+            checkpoints.close(f"the job {self.name!r} is over", delete=done or cancelled)
         failures = self._on_end()
         if failures and self.error is None:
             self.error = failures[0]

@@ -79,12 +79,14 @@ def _user_traceback(error: Exception) -> str:
     return "".join(traceback.format_exception(type(error), error, frames))
 
 
-Phase = Literal["record", "batch", "open", "read", "timer", "end", "close"]
+Phase = Literal["record", "batch", "open", "read", "timer", "checkpoint", "commit", "end", "close"]
 _DOING: dict[Phase, str] = {
     "record": "on a record",
     "batch": "on a batch",
     "open": "while opening",
     "read": "while reading",
+    "checkpoint": "while its state was taken",
+    "commit": "while committing",
     "timer": "as time went on",
     "end": "at the end of its input",
     "close": "while closing",

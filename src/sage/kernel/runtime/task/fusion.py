@@ -59,7 +59,8 @@ class Fuser:
         self.live = live
         self.counters = counters
         self.surroundings = Surroundings(counters, cancelled, self.flush, monotonic)
-        self.backlog: deque[tuple[Deliver, Sequence[Any]]] = deque()
+        self.backlog: deque[tuple[tuple[int, int], Sequence[Any]]] = deque()
+        self.loop_inputs: dict[tuple[int, int], Deliver] = {}
         self._outputs: dict[int, Deliver] = {}
         self._ports: dict[tuple[int, int], Port] = {}
         self._segments: list[Segment] = []
@@ -137,6 +138,7 @@ class Fuser:
         self._ports.clear()
         self._ready.clear()
         self.backlog.clear()
+        self.loop_inputs.clear()
 
     def _receiver(self, edge: Edge) -> Deliver:
         live, backlog = self.live[edge.target], self.backlog
@@ -146,10 +148,11 @@ class Fuser:
             else self._input(live, edge.index)
         )
 
-        def send_back(values: Sequence[Any]) -> None:
-            backlog.append((deliver, values))
-
-        return send_back if isinstance(live.node.operator, LoopHead) else deliver
+        if not isinstance(live.node.operator, LoopHead):
+            return deliver
+        place = (edge.target, edge.index)
+        self.loop_inputs[place] = deliver
+        return lambda values: backlog.append((place, values))
 
     def _input(self, live: LiveOperator, index: int) -> Deliver:
         writer = LoopWriter()
@@ -290,8 +293,15 @@ class NodeScope:
         return self.writer.bind("f", self._live.entries[index])
 
     def table(self, name: str) -> str:
-        """Return the local that is bound to a keyed table."""
-        return self.writer.bind("table", self._live.context.keyed_table(name))
+        """Return the local that is bound to what changed in a keyed table."""
+        return self.writer.bind("table", self._live.context.layered_table(name).fresh)
+
+    def base(self, name: str) -> str | None:
+        """Return the local that is bound to the rest of a keyed table; None without checkpoints."""
+        context = self._live.context
+        if not context.job.checkpoints:
+            return None
+        return self.writer.bind("base", context.layered_table(name).base)
 
     def counter(self, what: str) -> str:
         """Return the local that counts `what`."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from sage.common.errors import OperatorError
 from sage.dataflow.function.base import BaseFunction
+from sage.dataflow.function.sink import SinkWriter
+from sage.dataflow.function.source import SourceReader
 from sage.dataflow.function.transform import FlatMapFunction, ListCollector
 from sage.dataflow.graph.stream_graph import StreamNode
 from sage.dataflow.operator.base import (
@@ -23,6 +25,7 @@ from sage.dataflow.operator.record_wise import CallSink
 from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
+from sage.kernel.runtime.task.restored_state import RestoredState, Uncommitted
 
 SetWatermark = Callable[[int], None]
 """Lets event time behind an operator come as far as told."""
@@ -37,16 +40,26 @@ class LiveOperator:
         functions: The live functions, in the order of the operator's specs.
         entries: What is called with records, in the order of the operator's inputs.
         processor: The live part of a batch operator; None for the others.
+        reader: Of a source; None for the others.
+        writer: Of a sink that writes batches; None for the others.
+        uncommitted: What such a writer has prepared and not committed yet.
+        restored: What the operator finds of an earlier attempt.
         part: What of a record operator lives as long as the task; None if it needs nothing.
     """
 
-    def __init__(self, node: StreamNode, context: OperatorContext) -> None:
+    def __init__(
+        self, node: StreamNode, context: OperatorContext, restored: RestoredState | None = None
+    ) -> None:
         self.node = node
         self.context = context
         self.functions: list[Any] = []
         self.entries: list[Callable[..., Any]] = []
         self.processor: BatchProcessor | None = None
         self.part: LivePart | None = None
+        self.reader: SourceReader[Any] | None = None
+        self.writer: SinkWriter[Any] | None = None
+        self.uncommitted = Uncommitted()
+        self.restored = restored
         self._closers: list[Callable[[], None]] = []
 
     def open(self) -> None:
@@ -66,10 +79,22 @@ class LiveOperator:
             if isinstance(self.node.operator, RecordOperator):
                 self.entries = [self._checked(entry) for entry in self.entries]
             if isinstance(self.node.operator, BatchOperator):
-                self.processor = self.node.operator.create(self.entries, self.context)
+                state = None if self.restored is None else self.restored.last("writer")
+                self.processor = self.node.operator.create(self.entries, self.context, state)
                 self._closers.append(self.processor.close)
+                self.writer = self.processor.writer
+            if self.restored is not None:
+                self._take_over(self.restored)
         except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
+
+    def _take_over(self, restored: RestoredState) -> None:
+        """Take over tables, and commit what belongs to the checkpoint and may not be committed yet."""
+        self.context.load_tables(restored.chain("tables"))
+        waiting = restored.last("uncommitted")
+        if waiting and self.writer is not None:
+            self.uncommitted.prepared = dict(waiting)
+            self.uncommitted.commit(self.writer, max(waiting))
 
     def create_part(self, results: Results, timed: bool, set_watermark: SetWatermark) -> None:
         """Make what of the operator lives as long as the task.
@@ -82,6 +107,8 @@ class LiveOperator:
             self.part = self.node.operator.create_live(made)
             if self.part is not None:
                 self._closers.append(self.part.close)
+                if self.restored is not None:
+                    self.part.load(self.restored.chain("live"))
         except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
 

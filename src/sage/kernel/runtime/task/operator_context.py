@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sage.common.clock import Clock
 from sage.common.log import get_logger
 from sage.dataflow.function.context import ServiceCaller
+from sage.kernel.runtime.task.layered_table import LayeredTable
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class JobContext:
         batch_size: How many records at most travel together.
         buffer_size: How many records a live source may be read ahead.
         service_manager: Calls the services of the environment.
+        checkpoints: Whether checkpoints are taken.
     """
 
     job_name: str
@@ -29,6 +31,7 @@ class JobContext:
     batch_size: int
     buffer_size: int
     service_manager: ServiceCaller
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class OperatorContext:
     asks_cancelled: Callable[[], bool]
     parallelism: int = 1
     subtask_index: int = 0
-    _tables: dict[str, dict[Any, Any]] = field(default_factory=dict, repr=False)
+    _tables: dict[str, LayeredTable] = field(default_factory=dict, repr=False)
 
     @property
     def job_name(self) -> str:
@@ -77,10 +80,28 @@ class OperatorContext:
         """The processing time in milliseconds since the Unix epoch."""
         return self.job.clock.now_ms()
 
+    def layered_table(self, name: str) -> LayeredTable:
+        """The operator's table `name`, as loops see it."""
+        return self._tables.setdefault(name, LayeredTable())
+
     def keyed_table(self, name: str) -> dict[Any, Any]:
-        """The operator's table `name`."""
-        return self._tables.setdefault(name, {})
+        """All entries of the operator's table `name`."""
+        return self.layered_table(name).merged()
+
+    def take_tables(self, *, full: bool) -> dict[str, Any]:
+        """Return the tables, or what changed in them, for a checkpoint."""
+        taken = {n: t.take_all() if full else t.take_changes() for n, t in self._tables.items()}
+        entries = {name: table for name, table in taken.items() if table}
+        return {"tables": entries} if entries else {}
+
+    def load_tables(self, chain: Sequence[Mapping[str, Mapping[Any, Any]]]) -> None:
+        """Take over tables of a checkpoint, and what changed in them afterwards."""
+        for tables in chain:
+            for name, entries in tables.items():
+                self.layered_table(name).load(entries)
 
     def forget(self) -> None:
         """Let go of the tables: a function that the user holds on to has this context still."""
+        for table in self._tables.values():
+            table.clear()
         self._tables.clear()

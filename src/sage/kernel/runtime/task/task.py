@@ -6,7 +6,8 @@ doorbell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sage.common.clock import Doorbell
@@ -16,6 +17,7 @@ from sage.dataflow.function.source import SourceReader
 from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
+from sage.dataflow.operator.record_wise import LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps
 from sage.kernel.runtime.task.counters import Counters
@@ -25,6 +27,8 @@ from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
+from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
+from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.runtime.task.segment import Deliver
 
 _QUICK_SECONDS = 0.002
@@ -57,6 +61,10 @@ class _Inlet:
             self.size = min(2 * self.size, limit)
 
 
+Order = Callable[["Task"], object]
+"""Something to be done in the thread of a task."""
+
+
 class Task:
     """Runs a chain of operators from their opening to their closing.
 
@@ -65,10 +73,20 @@ class Task:
         vertex: Which part of it this task runs.
         job: What all tasks of the job share.
         counters: Where to count.
+        restored: What operators find of an earlier attempt, by their uid.
+        on_end: Called when the input has ended, if a last checkpoint is to be taken then; the task
+            goes on obeying orders until it is told to leave. None: no checkpoints are taken.
     """
 
     def __init__(
-        self, graph: StreamGraph, vertex: JobVertex, job: JobContext, counters: Counters
+        self,
+        graph: StreamGraph,
+        vertex: JobVertex,
+        job: JobContext,
+        counters: Counters,
+        *,
+        restored: Mapping[str, RestoredState] | None = None,
+        on_end: Order | None = None,
     ) -> None:
         self.vertex = vertex
         self._graph = graph
@@ -77,6 +95,11 @@ class Task:
         self._doorbell = Doorbell()
         self._stopping = self._stopped = self._closing = False
         self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
+        self._orders: deque[Order] = deque()
+        self._on_end = on_end
+        self._leaving = self._holding = False
+        self.input_ended = False
+        self._restored = restored or {}
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
         self._inlets: list[_Inlet] = []
@@ -110,7 +133,9 @@ class Task:
         try:
             self._open()
             self._move()
-            self._end()
+            if not self._leaving:
+                self._end()
+            self._end_commits()
         except BaseException as error:
             failure = error
             raise
@@ -124,7 +149,8 @@ class Task:
             reads = isinstance(self._graph.nodes[node].operator, ReadSource)
             asks = self._reads_no_more if reads else self._is_cancelled
             context = OperatorContext(self._job, name, ring, asks)
-            self._live[node] = LiveOperator(self._graph.nodes[node], context)
+            found = self._restored.get(self._graph.nodes[node].uid)
+            self._live[node] = LiveOperator(self._graph.nodes[node], context, found)
             self._live[node].open()
         for node, live in self._live.items():
             self._create_part(node, live)
@@ -133,6 +159,9 @@ class Task:
             if isinstance(operator, (ReadSource, BatchOperator)) or operator.final:
                 self._outputs[node] = self._fuser.output(node)
         self._fuser.connect()
+        for live in self._live.values():
+            if live.restored is not None:
+                self._fuser.backlog.extend(live.restored.last("in_loop") or ())
         self._time = Timekeeper(self._graph, self._live, self._job.clock, self._fuser.pass_on)
         for node in self.vertex.nodes:
             if isinstance(self._live[node].node.operator, ReadSource):
@@ -157,12 +186,15 @@ class Task:
         if source is None:
             raise TypeError(f"{live.node.name} has no source to read")
         try:
-            splits = dict.fromkeys(source.list_splits())
+            splits: dict[str, object] = dict.fromkeys(source.list_splits())
+            if live.restored is not None:
+                splits |= live.restored.last("reader") or {}
             reader = source.create_reader(splits, live.context)
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
         self._readers.append(reader)
+        live.reader = reader
         size = min(_FIRST_BATCH, self._job.batch_size)
         self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], size))
 
@@ -171,6 +203,9 @@ class Task:
         backlog, time = self._fuser.backlog, self._time
         while self._inlets or backlog:
             self._check_cancelled()
+            self._obey()
+            if self._leaving:
+                return
             if backlog:
                 self._feed_back()
             if time:
@@ -233,8 +268,8 @@ class Task:
         """Take one round of what has come back to the heads of loops, oldest first."""
         backlog = self._fuser.backlog
         for _ in range(len(backlog)):
-            deliver, values = backlog.popleft()
-            deliver(values)
+            place, values = backlog.popleft()
+            self._fuser.loop_inputs[place](values)
             self._fuser.drain()
 
     def _wait(self) -> None:
@@ -247,6 +282,87 @@ class Task:
             self._job.clock.wait(self._doorbell, min(polled, default=None))
         if self._time:
             self._time.advance()
+
+    # ---- checkpoints
+
+    def order(self, order: Order) -> None:
+        """Let `order(task)` be called in the task's thread, between two batches."""
+        self._orders.append(order)
+        self._doorbell.ring()
+
+    def _obey(self) -> None:
+        while self._orders or self._holding:
+            self._check_cancelled()
+            if self._orders:
+                self._orders.popleft()(self)
+            else:
+                self._job.clock.wait(self._doorbell, None)
+
+    def take_state(self, checkpoint_id: int, full: Callable[[str], bool]) -> dict[str, StatePart]:
+        """Take the state of all operators; called in the task's thread.
+
+        Args:
+            checkpoint_id: The number of the checkpoint.
+            full: Says of an operator, by its uid, whether all of its state is wanted.
+
+        Raises:
+            OperatorError: an operator cannot say its state.
+        """
+        parts = {}
+        for live in self._live.values():
+            uid = live.node.uid
+            try:
+                part = take_part(live, checkpoint_id, self._in_loop(live), full=full(uid))
+            except USER_ERRORS as error:
+                raise operator_error(error, live.node, "checkpoint") from error
+            if part is not None:
+                parts[uid] = part
+        return parts
+
+    def _in_loop(self, live: LiveOperator) -> list[object] | None:
+        """Return what is on its way back to the head of a loop; None for other operators."""
+        if not isinstance(live.node.operator, LoopHead):
+            return None
+        return [(place, list(v)) for place, v in self._fuser.backlog if place[0] == live.node.id]
+
+    def commit(self, checkpoint_id: int) -> None:
+        """Let sinks commit what belongs to checkpoints up to this one."""
+        for live in self._live.values():
+            if live.writer is not None:
+                try:
+                    live.uncommitted.commit(live.writer, checkpoint_id)
+                except USER_ERRORS as error:
+                    raise operator_error(error, live.node, "commit") from error
+
+    def hold(self) -> None:
+        """Do nothing but obey orders; called in the task's thread."""
+        self._holding = True
+
+    def go_on(self) -> None:
+        """Hold no longer; called in the task's thread."""
+        self._holding = False
+
+    @property
+    def left_early(self) -> bool:
+        """Whether it was told to leave before its input had ended."""
+        return self._leaving and not self.input_ended
+
+    def leave(self) -> None:
+        """Read no more and put nothing more out; called in the task's thread."""
+        self._leaving, self._holding = True, False
+
+    def _end_commits(self) -> None:
+        """Let sinks commit at the end: with a last checkpoint, or at once if none are taken."""
+        if self._leaving:
+            return
+        if self._on_end is not None:
+            self.input_ended = True
+            self._on_end(self)
+            self.hold()
+            self._obey()
+        else:
+            for live in self._live.values():
+                commit_at_once(live)
 
     def _is_cancelled(self) -> bool:
         return bool(self._cancelled)

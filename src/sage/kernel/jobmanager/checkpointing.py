@@ -1,0 +1,423 @@
+"""Carries out what the coordinator of checkpoints decides, for a job whose tasks are in this process.
+
+One thread owns the coordinator, the store and the chains of state. Tasks are given orders, which they
+obey between two batches, and answer by facts that are put into this thread's queue. State is pickled
+in the task's thread and written in this one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sage.common.clock import Clock, Doorbell
+from sage.common.ids import new_uuid
+from sage.common.log import get_logger
+from sage.kernel.checkpoint.checkpoint_config import CheckpointConfig
+from sage.kernel.checkpoint.errors import CheckpointError
+from sage.kernel.checkpoint.messages import (
+    Abort,
+    Complete,
+    CompletedCheckpoint,
+    Decision,
+    FailJob,
+    NotifyComplete,
+    Reject,
+    Request,
+    Subtask,
+    SubtaskSnapshot,
+    Trigger,
+)
+from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk, SubtaskState
+from sage.kernel.checkpoint.protocol import CheckpointCoordinator
+from sage.kernel.checkpoint.store import CheckpointStore
+from sage.kernel.runtime.task.operator_state import StatePart
+from sage.kernel.runtime.task.task import Task
+
+Fact = Callable[[], list[Decision]]
+Chain = tuple[Chunk, ...]
+
+_END = "end of input"
+
+
+@dataclass
+class _Running:
+    """A task of the present attempt.
+
+    Attributes:
+        task: The task.
+        chains: The state of its operators as the last checkpoint holds it, by their uid.
+        last_checkpoint: The last one for which its state was taken.
+    """
+
+    task: Task
+    chains: dict[str, Chain] = field(default_factory=dict)
+    last_checkpoint: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointStatistics:
+    """What became of the checkpoints of a job so far.
+
+    Attributes:
+        completed: How many completed.
+        failed: How many did not.
+        last_id: The number of the last one that completed; None if none has.
+        last_seconds: How long it took.
+        last_bytes: How many bytes were written for it.
+        last_size: How many bytes of state it stands for.
+    """
+
+    completed: int = 0
+    failed: int = 0
+    last_id: int | None = None
+    last_seconds: float = 0.0
+    last_bytes: int = 0
+    last_size: int = 0
+
+
+class Checkpointing:
+    """The checkpoints of one job.
+
+    Args:
+        job: The name under which they are kept.
+        config: When they are taken.
+        store: Where they are kept.
+        clock: The job's clock.
+        fail_job: Called with the reason when too many have failed.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        config: CheckpointConfig,
+        store: CheckpointStore,
+        clock: Clock,
+        fail_job: Callable[[str], None],
+    ) -> None:
+        self._job = job
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._fail_job = fail_job
+        self._coordinator = CheckpointCoordinator(config.rules, store.next_id())
+        self._running: dict[Subtask, _Running] = {}
+        self._requests: dict[str, Future[str]] = {}
+        self._leaving: set[str] = set()
+        self._facts: deque[Fact] = deque()
+        self._bell = Doorbell()
+        self._closed = False
+        self._logger = get_logger("checkpoint")
+        self._thread = threading.Thread(target=self._run, name="sage-checkpoints", daemon=True)
+        self.statistics = CheckpointStatistics()
+
+    # ---- for the job
+
+    def begin_attempt(self, number: int, tasks: Mapping[Subtask, Task]) -> None:
+        """Take checkpoints of these tasks from now on."""
+
+        def begin() -> list[Decision]:
+            self._running = {subtask: _Running(task) for subtask, task in tasks.items()}
+            upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys(tasks, ())
+            return self._coordinator.restart(number, upstream, self._clock.monotonic())
+
+        self._tell(begin)
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def task_failed(self, subtask: Subtask, attempt: int, reason: str) -> None:
+        """Take note that a task has failed: nothing begins before the next attempt."""
+        now = self._clock.monotonic
+        self._tell(lambda: self._coordinator.subtask_failed(subtask, attempt, reason, now()))
+
+    def task_ended(self, subtask: Subtask, attempt: int, task: Task) -> None:
+        """Take the final state of a task; called in the task's thread when its input has ended."""
+        running = self._running[subtask]
+        number = running.last_checkpoint + 1
+        parts = task.take_state(number, lambda uid: True)
+        self._tell(partial(self._ended, subtask, attempt, parts, running.last_checkpoint))
+
+    def request(self, target: str | None = None, *, leave: bool = False) -> Future[str]:
+        """Ask for a checkpoint, or a savepoint into the directory `target`.
+
+        Args:
+            target: None: a checkpoint into the store.
+            leave: Let the tasks put nothing more out after it, and end there.
+
+        Returns:
+            Gives where it is, or raises `CheckpointError`.
+        """
+        asked = Request(new_uuid(), target)
+        future: Future[str] = Future()
+        self._requests[asked.request_id] = future
+        if leave:
+            self._leaving.add(asked.request_id)
+        self._tell(lambda: self._coordinator.request(asked, self._clock.monotonic()))
+        return future
+
+    def wait_stored(self) -> None:
+        """Wait until nothing is being written down: afterwards the store tells where to go on."""
+        settled = threading.Event()
+        self._tell(partial(_nothing, settled.set))
+        settled.wait()
+
+    def close(self, reason: str, *, delete: bool) -> None:
+        """Take no more checkpoints; may be called twice.
+
+        Args:
+            reason: What to tell those who have asked for one.
+            delete: Whether those that were taken are removed.
+        """
+        if self._closed:
+            return
+        if self._thread.is_alive():
+            self._tell(lambda: self._coordinator.stop(reason, self._clock.monotonic()))
+            self.wait_stored()
+        self._closed = True
+        self._bell.ring()
+        if self._thread.is_alive():
+            self._thread.join()
+        try:
+            if delete:
+                self._store.delete_all()
+        finally:
+            self._store.close()
+
+    # ---- in the thread
+
+    def _tell(self, fact: Fact) -> None:
+        self._facts.append(fact)
+        self._bell.ring()
+
+    def _run(self) -> None:
+        while not self._closed:
+            while self._facts:
+                self._carry_out(self._facts.popleft()())
+            now = self._clock.monotonic()
+            due = self._coordinator.next_tick()
+            if due <= now:
+                self._carry_out(self._coordinator.tick(now))
+            elif not self._closed:
+                self._clock.wait(self._bell, None if due == float("inf") else due - now)
+
+    def _carry_out(self, decisions: list[Decision]) -> None:
+        waiting = deque(decisions)
+        while waiting:
+            waiting.extend(self._do(waiting.popleft()))
+
+    def _do(self, decision: Decision) -> list[Decision]:
+        match decision:
+            case Trigger():
+                self._trigger(decision)
+            case Complete():
+                return self._complete(decision.checkpoint)
+            case Abort():
+                self._abort(decision)
+            case NotifyComplete():
+                for subtask in decision.subtasks:
+                    self._running[subtask].task.order(partial(self._commit, subtask, decision))
+            case Reject():
+                self._answer(decision.request, CheckpointError(decision.reason))
+            case FailJob():
+                self._fail_job(decision.reason)
+        return []
+
+    def _trigger(self, trigger: Trigger) -> None:
+        try:
+            self._store.begin(trigger.checkpoint_id)
+        except CheckpointError as error:
+            subtask = trigger.subtasks[0]
+            self._decline(subtask, trigger, str(error))
+            return
+        for subtask in trigger.subtasks:
+            self._running[subtask].task.order(partial(self._take, subtask, trigger))
+
+    def _take(self, subtask: Subtask, trigger: Trigger, task: Task) -> None:
+        """Take the state of a task; called in the task's thread."""
+        running, request = self._running[subtask], trigger.request
+        savepoint = request is not None and request.target is not None
+        running.last_checkpoint = trigger.checkpoint_id
+        chains = {} if savepoint or not self._config.incremental else running.chains
+        try:
+            parts = task.take_state(
+                trigger.checkpoint_id, lambda uid: needs_full(chains.get(uid, ()))
+            )
+        except Exception as error:  # noqa: BLE001 - told: the checkpoint fails, the task goes on
+            self._decline(subtask, trigger, str(error))
+            return
+        if request is not None and request.request_id in self._leaving:
+            task.hold()
+        self._tell(partial(self._acknowledge, subtask, trigger, parts))
+
+    def _decline(self, subtask: Subtask, trigger: Trigger, reason: str) -> None:
+        now, number = self._clock.monotonic, trigger.checkpoint_id
+        self._tell(
+            lambda: self._coordinator.decline(subtask, number, trigger.attempt, reason, now())
+        )
+
+    def _acknowledge(
+        self, subtask: Subtask, trigger: Trigger, parts: Mapping[str, StatePart]
+    ) -> list[Decision]:
+        now = self._clock.monotonic
+        number, attempt = trigger.checkpoint_id, trigger.attempt
+        if attempt != self._coordinator.attempt or self._coordinator.pending_id != number:
+            return []
+        try:
+            snapshot = self._write(subtask, number, parts)
+        except CheckpointError as error:
+            return self._coordinator.decline(subtask, number, attempt, str(error), now())
+        return self._coordinator.acknowledge(subtask, number, attempt, snapshot, now())
+
+    def _ended(
+        self, subtask: Subtask, attempt: int, parts: Mapping[str, StatePart], last: int
+    ) -> list[Decision]:
+        now = self._clock.monotonic
+        number = self._coordinator.pending_id or self._store.next_id()
+        try:
+            self._store.begin(number)
+            snapshot = self._write(subtask, number, parts)
+        except CheckpointError as error:
+            self._fail_job(str(error))
+            return []
+        decisions = self._coordinator.subtask_ended(subtask, attempt, snapshot, last, now())
+        self._running[subtask].chains = {}
+        if all(self._is_over(other) for other in self._running):
+            decisions += self._coordinator.request(Request(_END), now())
+        return decisions
+
+    def _is_over(self, subtask: Subtask) -> bool:
+        return self._running[subtask].task.input_ended
+
+    def _write(
+        self, subtask: Subtask, number: int, parts: Mapping[str, StatePart]
+    ) -> SubtaskSnapshot:
+        """Write the parts as chunks, and put them at the end of the chains."""
+        chains, written = dict(self._running[subtask].chains), 0
+        for uid, part in parts.items():
+            chunk = self._store.chunks.write(number, part.data)
+            written += chunk.size
+            chains[uid] = (chunk,) if part.full else (*chains[uid], chunk)
+        size = sum(chunk.size for chain in chains.values() for chunk in chain)
+        return SubtaskSnapshot(chains, size, written)
+
+    def _complete(self, checkpoint: CompletedCheckpoint) -> list[Decision]:
+        number, now = checkpoint.checkpoint_id, self._clock.monotonic
+        metadata = CheckpointMetadata(
+            number,
+            self._job,
+            self._clock.now_ms(),
+            tuple(_subtask_state(s, snap) for s, snap in checkpoint.snapshots.items()),
+            attempt=checkpoint.attempt,
+        )
+        request = checkpoint.request
+        try:
+            if request is not None and request.target is not None:
+                where = str(self._store.save(metadata, Path(request.target)))
+                self._break_chains()  # what it took is in the savepoint alone
+            else:
+                self._store.begin(number)  # if all tasks have ended, nobody was told to begin
+                self._store.commit(metadata)
+                where = str(number)
+                for subtask, snapshot in checkpoint.snapshots.items():
+                    if not snapshot.ended:
+                        self._running[subtask].chains = snapshot.handle
+        except (CheckpointError, OSError) as error:
+            self._logger.warning("checkpoint %d failed: %s", number, error)
+            return self._coordinator.store_failed(number, str(error), now())
+        self._count(checkpoint)
+        decisions = self._coordinator.store_finished(number, now())
+        self._answer(request, where)
+        if request is not None and request.request_id in self._leaving:
+            self._let_leave(number)
+        return decisions
+
+    def _count(self, checkpoint: CompletedCheckpoint) -> None:
+        snapshots = checkpoint.snapshots.values()
+        self.statistics = CheckpointStatistics(
+            self.statistics.completed + 1,
+            self.statistics.failed,
+            checkpoint.checkpoint_id,
+            checkpoint.duration,
+            sum(snapshot.written for snapshot in snapshots if not snapshot.ended),
+            sum(snapshot.size for snapshot in snapshots),
+        )
+
+    def _let_leave(self, number: int) -> None:
+        """Let the tasks commit what a last savepoint holds, and end."""
+        for running in self._running.values():
+            running.task.order(partial(_commit_and_leave, number))
+
+    def _abort(self, abort: Abort) -> None:
+        self._logger.warning("checkpoint %d was given up: %s", abort.checkpoint_id, abort.reason)
+        self._break_chains()  # what tasks have told as changed will not be told again
+        self._store.abort(abort.checkpoint_id)
+        failed = self.statistics.failed + 1
+        self.statistics = CheckpointStatistics(**{**vars(self.statistics), "failed": failed})
+        self._answer(abort.request, CheckpointError(abort.reason))
+        if abort.request is not None and abort.request.request_id in self._leaving:
+            self._leaving.discard(abort.request.request_id)
+            for running in self._running.values():
+                running.task.order(Task.go_on)
+
+    def _break_chains(self) -> None:
+        for running in self._running.values():
+            running.chains = {}
+
+    def _commit(self, subtask: Subtask, notice: NotifyComplete, task: Task) -> None:
+        """Let the sinks of a task commit; called in the task's thread."""
+        task.commit(notice.checkpoint_id)
+        self._tell(partial(self._committed, subtask, notice))
+
+    def _committed(self, subtask: Subtask, notice: NotifyComplete) -> list[Decision]:
+        number, attempt = notice.checkpoint_id, notice.attempt
+        decisions = self._coordinator.notify_acknowledged(subtask, number, attempt)
+        if self._coordinator.all_committed:
+            for running in self._running.values():
+                running.task.order(Task.leave)
+        return decisions
+
+    def _answer(self, request: Request | None, answer: str | CheckpointError) -> None:
+        future = None if request is None else self._requests.pop(request.request_id, None)
+        if future is None:
+            return
+        if isinstance(answer, str):
+            future.set_result(answer)
+        else:
+            future.set_exception(answer)
+
+
+def needs_full(chain: Chain) -> bool:
+    """Say whether a state is to be written whole: there is nothing before, or too much has followed.
+
+    What followed is at most as large as the whole, so that the bytes written in the long run, and
+    those read to restore, are at most about twice those of the state and its changes.
+
+    Example:
+        >>> needs_full(())
+        True
+    """
+    return not chain or sum(chunk.size for chunk in chain[1:]) > chain[0].size
+
+
+def _subtask_state(subtask: Subtask, snapshot: SubtaskSnapshot) -> SubtaskState:
+    chains: Mapping[str, Chain] = snapshot.handle
+    counts = {uid: len(chain) for uid, chain in chains.items()}
+    chunks = tuple(chunk for chain in chains.values() for chunk in chain)
+    details: dict[str, Any] = {"operators": counts}
+    return SubtaskState(subtask.task, subtask.number, chunks, snapshot.ended, details)
+
+
+def _commit_and_leave(number: int, task: Task) -> None:
+    task.commit(number)
+    task.leave()
+
+
+def _nothing(then: Callable[[], object]) -> list[Decision]:
+    then()
+    return []

@@ -1,0 +1,40 @@
+"""How a job keeps its state and goes on after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sage.kernel.checkpoint.restart_strategy import NoRestart, RestartStrategy
+from sage.kernel.jobmanager.checkpointing import Checkpointing
+from sage.kernel.jobmanager.restore import RestoredJob
+
+
+@dataclass
+class Recovery:
+    """What a job has to go on after a failure; by default nothing.
+
+    Attributes:
+        strategy: Whether and when it is started again.
+        checkpoints: Takes its checkpoints; None: none are taken.
+        restored: What the first attempt goes on from.
+        read_latest: Returns what a further attempt goes on from.
+        delete_on_cancel: Whether the checkpoints of a cancelled job are removed.
+    """
+
+    strategy: RestartStrategy = field(default_factory=NoRestart)
+    checkpoints: Checkpointing | None = None
+    restored: RestoredJob = field(default_factory=RestoredJob)
+    read_latest: Callable[[], RestoredJob | None] = lambda: None
+    delete_on_cancel: bool = False
+
+    def latest(self) -> RestoredJob:
+        """Return what the next attempt goes on from: the latest checkpoint, or what the first had."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait_stored()
+        return self.read_latest() or self.restored
+
+
+def task_name(vertex: int) -> str:
+    """Return the name under which the state of a task is kept."""
+    return f"task-{vertex}"
