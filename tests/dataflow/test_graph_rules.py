@@ -431,9 +431,9 @@ class TestSettings:
         env.execute()
 
     @pytest.mark.parametrize(
-        "config", [{"checkpoint_interval": 300}, {"restart_strategy": "fixed-delay"}], ids=str
+        "config", [{"checkpoint_interval": 0}, {"restart_strategy": "fixed-dellay"}], ids=str
     )
-    def test_promises_that_would_not_be_kept_are_refused_when_the_job_starts(self, config):
+    def test_settings_of_recovery_are_checked_when_the_job_starts(self, config):
         env = LocalEnvironment("app", config)
         env.from_batch([1]).sink(print)
         with pytest.raises(ConfigError, match=next(iter(config))):
@@ -441,6 +441,14 @@ class TestSettings:
         with pytest.raises(ConfigError, match=next(iter(config))):
             env.submit()
         assert env.job is None
+
+    def test_checkpoints_go_below_the_state_directory_unless_told(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        env = LocalEnvironment("my app", {"checkpoint_interval": 300})
+        env.from_batch([1]).sink(lambda x: None)
+        env.execute()
+        [home] = (tmp_path / "sage" / "checkpoints").iterdir()
+        assert home.name.startswith("my_app-")
 
     def test_the_settings_of_the_documents_are_accepted(self):
         config = {"engine_host": "127.0.0.1", "engine_port": 19000, "buffer_size": 10_000}

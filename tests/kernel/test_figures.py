@@ -122,7 +122,7 @@ class Holding(BatchOperator):
 
     kind = "holding"
 
-    def create(self, entries, context):
+    def create(self, entries, context, state=None):
         return HoldingProcessor()
 
 
