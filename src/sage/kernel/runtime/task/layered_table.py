@@ -1,9 +1,22 @@
-"""The tables of keyed operators: in layers, so that a checkpoint costs what has changed."""
+"""The tables of keyed operators: in layers, so that a checkpoint costs what has changed.
+
+When most keys change from one checkpoint to the next, layers cost more than they save: each key is
+then looked up twice, and moved. Such a table is kept in one layer and written whole, which is quick;
+every now and then it is tried whether layers would pay again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+_MANY: Final = 0.3
+"""Layers do not pay when more than this part of the keys changes between two checkpoints."""
+
+_SMALL: Final = 1000
+"""Tables of fewer keys than this stay in layers: it does not matter."""
+
+_FIRST_TRIAL, _LAST_TRIAL = 16, 256
 
 
 class LayeredTable:
@@ -11,36 +24,60 @@ class LayeredTable:
 
     Every write goes to `fresh`, which holds what changed since the last checkpoint; `base` holds the
     rest, and a key of both is that of `fresh`. Loops bind the two dicts, which stay the same ones for
-    good, and look into `fresh` first: after the first record of a key since the checkpoint, that is
-    all. Without checkpoints, `base` stays empty and is not looked at.
+    good, and look into `fresh` first. Without checkpoints, or in one layer, `base` stays empty.
 
     Attributes:
-        fresh: What changed since the last checkpoint.
+        fresh: What changed since the last checkpoint; in one layer, everything.
         base: What the last checkpoint holds.
     """
 
-    __slots__ = ("base", "fresh")
+    __slots__ = ("_patience", "_until_trial", "_whole", "base", "fresh")
 
     def __init__(self) -> None:
         self.fresh: dict[Any, Any] = {}
         self.base: dict[Any, Any] = {}
+        self._whole = False  # whether it is kept in one layer
+        self._patience = self._until_trial = _FIRST_TRIAL
 
     def merged(self) -> dict[Any, Any]:
         """Return all entries, in the order in which the keys came first."""
         return {**self.base, **self.fresh} if self.base else self.fresh
 
-    def take_changes(self) -> dict[Any, Any]:
-        """Return what changed since the last call; it is to be pickled before anything else happens."""
+    def take_changes(self) -> Mapping[Any, Any]:
+        """Return what changed since the last call, or more; to be pickled before anything else happens.
+
+        In one layer, that is everything.
+        """
+        if self._whole:
+            return self._take_whole()
         changed = self.fresh.copy()
-        self.base.update(changed)
-        self.fresh.clear()
+        many = len(changed) > _MANY * len(self.base) and len(self.base) >= _SMALL
+        self._move()
+        if many:
+            self.fresh.update(self.base)
+            self.base.clear()
+            self._whole, self._until_trial = True, self._patience
+            self._patience = min(2 * self._patience, _LAST_TRIAL)
         return changed
 
-    def take_all(self) -> dict[Any, Any]:
+    def _take_whole(self) -> Mapping[Any, Any]:
+        self._until_trial -= 1
+        if self._until_trial > 0:
+            return self.fresh
+        self._whole = False
+        self._move()
+        return self.base
+
+    def take_all(self) -> Mapping[Any, Any]:
         """Return all entries, which are to be pickled at once; they count as taken."""
+        if self._whole:
+            return self._take_whole()
+        self._move()
+        return self.base
+
+    def _move(self) -> None:
         self.base.update(self.fresh)
         self.fresh.clear()
-        return self.base
 
     def load(self, entries: Mapping[Any, Any]) -> None:
         """Take over entries of a checkpoint."""
