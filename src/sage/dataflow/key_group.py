@@ -114,7 +114,9 @@ def _text(key: str) -> int:
 
 def _number(key: Any) -> int:
     if key != key:  # noqa: PLR0124 - this is what makes it not a number
-        raise TypeError("NaN cannot be a key: it is not equal to itself; use None or a text instead")
+        raise TypeError(
+            "NaN cannot be a key: it is not equal to itself; use None or a text instead"
+        )
     # The hash of a number is laid down by the language so that equal numbers of all types agree;
     # it is not salted.
     return hash(key)
@@ -154,9 +156,16 @@ def _dataclass(key: Any) -> int:
 _Way = Callable[[Any], int]
 
 _BY_TYPE: Final[dict[type, _Way]] = {
-    **{bytes: crc32, float: _number, bool: hash, complex: _number},
-    **{tuple: _tuple, frozenset: _frozenset, type(None): lambda _: 0x5A6E},
-    **{datetime: _datetime, timedelta: _timedelta, UUID: lambda key: hash(key.int)},
+    bytes: crc32,
+    float: _number,
+    bool: hash,
+    complex: _number,
+    tuple: _tuple,
+    frozenset: _frozenset,
+    type(None): lambda _: 0x5A6E,
+    datetime: _datetime,
+    timedelta: _timedelta,
+    UUID: lambda key: hash(key.int),
     date: lambda key: key.toordinal() + 0x0DA7E,
 }
 

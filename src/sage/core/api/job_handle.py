@@ -106,6 +106,19 @@ class JobHandle:
         """
         return self._job.savepoint(os.fspath(path)).result(timeout)
 
+    def query_state(self, operator_uid: str, name: str, key: Any) -> Any:
+        """Return the present value of a key in a state of a running operator; None if it has none.
+
+        Args:
+            operator_uid: The `uid=` that was given to the operator.
+            name: The name of the state: that of the attribute that declares it.
+            key: The key.
+
+        Raises:
+            JobError: no running operator has that uid.
+        """
+        return self._job.query_state(operator_uid, name, key)
+
     @property
     def checkpoints(self) -> CheckpointStatistics:
         """What became of the checkpoints so far."""

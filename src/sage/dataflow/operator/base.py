@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import SinkWriter
 from sage.dataflow.function.spec import FunctionSpec
+from sage.dataflow.operator.async_calls import CallRunner
 from sage.dataflow.operator.loop_writer import Flow, LoopWriter
 from sage.dataflow.time import MIN_WATERMARK
 
@@ -91,6 +92,10 @@ class LiveContext(Protocol):
         """The live functions."""
         ...
 
+    def set_key(self, key: Any) -> None:
+        """Let the state that the functions declare be that of `key`."""
+        ...
+
     @property
     def timed(self) -> bool:
         """Whether the records that come in have event times."""
@@ -98,6 +103,23 @@ class LiveContext(Protocol):
 
     def set_watermark(self, watermark: int) -> None:
         """Let event time behind this operator come as far as `watermark`, at once."""
+        ...
+
+    def fail(self, error: BaseException, record: Any) -> None:
+        """Give the error policy what the function failed with; raises under the policy `"fail"`."""
+        ...
+
+    def pass_on(self) -> None:
+        """Deliver what has been put out so far, also in the midst of a loop."""
+        ...
+
+    def run_calls(self, *, blocking: bool, collects: bool) -> CallRunner:
+        """Make what runs calls of the function while the task goes on.
+
+        Args:
+            blocking: Whether the function blocks its thread.
+            collects: Whether results are iterables to make lists of.
+        """
         ...
 
 
@@ -122,6 +144,14 @@ class LivePart:
 
     def poll(self) -> None:
         """Put out what has come from elsewhere since the last time; never waits."""
+
+    def has_arrivals(self) -> bool:
+        """Say whether something has come from elsewhere that `poll` would put out."""
+        return False
+
+    def is_waiting(self) -> bool:
+        """Say whether something is still to come from elsewhere that came of records of before."""
+        return False
 
     def on_processing_time(self, now_ms: int) -> None:
         """React to processing time having come as far as `next_due_ms`."""

@@ -83,6 +83,7 @@ class ProcessLive(LivePart):
         self.context = LiveProcessContext(
             context.results, self._timers, now_ms, timed=context.timed
         )
+        self._set_key = context.set_key
         function = context.functions[0]
         self._on_timer = getattr(function, "on_timer", None)
 
@@ -120,6 +121,7 @@ class ProcessLive(LivePart):
     def _fire(self, timestamp: int, key: Any, event_time: int | None) -> None:
         context = self.context
         context.key, context.timestamp = key, event_time
+        self._set_key(key)
         if self._on_timer is None:
             return
         for result in self._on_timer(timestamp, context) or ():

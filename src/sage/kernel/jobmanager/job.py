@@ -7,12 +7,14 @@ import random
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sage.common.clock import Clock, Doorbell
 from sage.common.errors import JobCancelledError, JobError
 from sage.common.log import get_logger
+from sage.common.suggest import did_you_mean
 from sage.dataflow.graph.job_graph import JobGraph
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DEAD_LETTERS
@@ -237,6 +239,19 @@ class Job:
             JobError: the job takes no checkpoints.
         """
         return self._checkpoints().request(target, leave=True)
+
+    def query_state(self, uid: str, name: str, key: Any) -> Any:
+        """Return the present value of a key in a state that an operator declares, or None.
+
+        Raises:
+            JobError: no running operator has that uid.
+        """
+        for task in tuple(self._tasks):
+            with suppress(KeyError):
+                return task.query_state(uid, name, key)
+        known = [node.uid for node in self.graph.stream_graph.nodes.values()]
+        near = did_you_mean(uid, known)
+        raise JobError(f"no running operator of {self.name!r} has the uid {uid!r}.{near}")
 
     def suspend(self, timeout: float) -> None:
         """Take a last checkpoint if there are any, waiting for it for at most `timeout` seconds."""

@@ -7,6 +7,7 @@ from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from sage.common.errors import FunctionError
+from sage.dataflow.function.spec import instead_of
 from sage.dataflow.graph.stream_graph import StreamNode
 
 
@@ -40,7 +41,7 @@ class CheckedEntry:
             kind = self._node.operator.kind
             raise FunctionError(
                 f"the function of {self._node.name} returned a {type(result).__name__}, which {kind} "
-                f"would never await; async functions are not supported by {kind}"
+                f"would never await; async functions are not supported by {kind}; {instead_of(kind)}"
             )
         self.passed = True
         return result

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sage.common.clock import Clock
+from sage.common.errors import OperatorError
 from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import LivePart
@@ -61,15 +62,29 @@ class TimeInput:
 
 @dataclass
 class HeldTime:
-    """Event time behind an operator that holds it until what came before has gone out."""
+    """Event time behind an operator that holds it until what came before has gone out.
+
+    Attributes:
+        part: The operator's live part.
+        sources: The sources above it.
+        inputs: Where its own event time comes from.
+        ended: Whether all sources above it have ended, and what came of them has gone out.
+    """
 
     part: LivePart
-    idle: bool = False
+    sources: set[int]
+    inputs: Sequence[TimeInput | HeldTime]
+    ended: bool = False
 
     @property
     def watermark(self) -> int:
         """How far it has let event time come."""
         return self.part.released
+
+    @property
+    def idle(self) -> bool:
+        """Whether what is above is idle, and nothing is held."""
+        return not self.part.is_waiting() and all(entry.idle for entry in self.inputs)
 
 
 @dataclass
@@ -119,6 +134,8 @@ class Timekeeper:
             above[node] = list(dict.fromkeys(i for u in upstream for i in above.get(u, ())))
             if node in live:
                 self._note(node, live[node], above, sources[node])
+                if node in self._held or live[node].node.operator.final:
+                    sources[node] = {node}  # it goes on for a while when they have ended
 
     def _note(
         self, node: int, live: LiveOperator, above: dict[int, list[int]], sources: set[int]
@@ -132,7 +149,7 @@ class Timekeeper:
             inputs = [self._input_at(i) for i in above[node]]
             self.listeners.append(Listener(live, part, inputs))
             if part.holds_time:
-                self._held[node] = HeldTime(part)
+                self._held[node] = HeldTime(part, set(sources), inputs)
                 above[node] = [node]
 
     def _input_at(self, node: int) -> TimeInput | HeldTime:
@@ -164,6 +181,8 @@ class Timekeeper:
             entry.sources.discard(node)
             if not entry.sources:
                 entry.watermark = MAX_WATERMARK
+        for held in self._held.values():
+            held.sources.discard(node)
 
     def end(self, node: int) -> None:
         """Let event time end behind an assigner whose input has ended."""
@@ -176,7 +195,19 @@ class Timekeeper:
             if listener.part.polls:
                 self._run(listener, listener.part.poll)
         if self._held:
+            self._end_held()
             self.tell()
+
+    def _end_held(self) -> None:
+        """Take note of those who have put everything out that came of sources that have ended."""
+        for node, held in self._held.items():
+            if not (held.ended or held.sources or held.part.is_waiting()):
+                held.ended = True
+                self.source_ended(node)
+
+    def is_waiting(self) -> bool:
+        """Say whether something is still to come from elsewhere that came of records of before."""
+        return any(listener.part.is_waiting() for listener in self.listeners)
 
     def tell(self) -> None:
         """Tell everybody whose event time has moved."""
@@ -190,6 +221,8 @@ class Timekeeper:
 
     def next_look(self) -> float | None:
         """Return in how many seconds something is due, or an input becomes idle; None: never."""
+        if any(listener.part.has_arrivals() for listener in self.listeners):
+            return 0.0  # the ring that told of it was heard by one that waited for something else
         waits: list[float] = []
         due = [at for s in self.listeners if (at := s.part.next_due_ms) is not None]
         if due:
@@ -210,6 +243,8 @@ class Timekeeper:
         live = listener.live
         try:
             action()
+        except OperatorError:  # of another operator, or told already
+            raise
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "timer") from error
         self._pass_on(live.node.id)

@@ -232,6 +232,21 @@ class Fuser:
         ports = self.side_ports(node.id, DEAD_LETTERS) if node.on_error == "dead_letter" else []
         return RecordFailure(node, live.context, self.counters, _fan_out(ports) if ports else None)
 
+    def failing(self, live: LiveOperator) -> Callable[[BaseException, Any], None]:
+        """Return what gives the errors of an operator to its policy, outside of a loop."""
+        node, fail = live.node, self.failure(live)
+        letters = self.side_ports(node.id, DEAD_LETTERS)
+
+        def take(error: BaseException, record: Any) -> None:
+            if fail is None or not isinstance(error, Exception):
+                told = operator_error(error, node, "record", record)
+                raise told from told.__cause__
+            fail(error, record)
+            for port in letters:
+                port.schedule()
+
+        return take
+
     def side_ports(self, node: int, tag: str) -> list[Port]:
         """Return the ports of those who read the side output `tag` of an operator."""
         return [self.port(e) for e in self.graph.outputs(node) if e.upstream.tag == tag]
@@ -286,6 +301,9 @@ class NodeScope:
             raise TypeError(f"{self._node.name} cannot be a part of a fused loop")
         self._timestamp = flow.timestamp
         with self.writer.scope():
+            if self._live.store is not None and flow.key is not None:
+                store = self.writer.bind("store", self._live.store)
+                self.writer.line(f"{store}.current_key = {flow.key}")
             operator.write(self, flow, index)
 
     def entry(self, index: int) -> str:

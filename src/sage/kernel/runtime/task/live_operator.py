@@ -14,6 +14,8 @@ from sage.dataflow.function.sink import SinkWriter
 from sage.dataflow.function.source import SourceReader
 from sage.dataflow.function.transform import FlatMapFunction, ListCollector
 from sage.dataflow.graph.stream_graph import StreamNode
+from sage.dataflow.operator.async_calls import CallRunner
+from sage.dataflow.operator.async_map import AsyncMap
 from sage.dataflow.operator.base import (
     BatchOperator,
     BatchProcessor,
@@ -22,13 +24,33 @@ from sage.dataflow.operator.base import (
     Results,
 )
 from sage.dataflow.operator.record_wise import CallSink
+from sage.dataflow.state.declarations import bind_state, declared_states
+from sage.dataflow.state.heap_store import HeapKeyedStore
 from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
 from sage.kernel.runtime.task.restored_state import RestoredState, Uncommitted
 
-SetWatermark = Callable[[int], None]
-"""Lets event time behind an operator come as far as told."""
+
+@dataclass(frozen=True)
+class TaskAccess:
+    """What the live part of an operator has of its task.
+
+    Attributes:
+        results: Where results go.
+        timed: Whether the records that come in have event times.
+        set_watermark: Lets event time behind the operator come as far as told.
+        fail: Gives an error to the operator's policy, with the record.
+        pass_on: Delivers what has been put out so far.
+        pause: Waits until the task is woken, for at most so many seconds; raises if it is cancelled.
+    """
+
+    results: Results
+    timed: bool
+    set_watermark: Callable[[int], None]
+    fail: Callable[[BaseException, Any], None]
+    pass_on: Callable[[], None]
+    pause: Callable[[float | None], None]
 
 
 class LiveOperator:
@@ -43,6 +65,7 @@ class LiveOperator:
         reader: Of a source; None for the others.
         writer: Of a sink that writes batches; None for the others.
         uncommitted: What such a writer has prepared and not committed yet.
+        store: The state that its functions declare; None if they declare none.
         restored: What the operator finds of an earlier attempt.
         part: What of a record operator lives as long as the task; None if it needs nothing.
     """
@@ -60,6 +83,7 @@ class LiveOperator:
         self.writer: SinkWriter[Any] | None = None
         self.uncommitted = Uncommitted()
         self.restored = restored
+        self.store: HeapKeyedStore | None = None
         self._closers: list[Callable[[], None]] = []
 
     def open(self) -> None:
@@ -72,12 +96,10 @@ class LiveOperator:
             for spec in self.node.operator.functions:
                 self._open_function(spec.create())
             self.entries = [
-                _with_collector(function, entry)
+                self._entry(function, entry)
                 for spec, function in zip(self.node.operator.functions, self.functions, strict=True)
                 for entry in spec.entry_points(function)
             ]
-            if isinstance(self.node.operator, RecordOperator):
-                self.entries = [self._checked(entry) for entry in self.entries]
             if isinstance(self.node.operator, BatchOperator):
                 state = None if self.restored is None else self.restored.last("writer")
                 self.processor = self.node.operator.create(self.entries, self.context, state)
@@ -96,13 +118,13 @@ class LiveOperator:
             self.uncommitted.prepared = dict(waiting)
             self.uncommitted.commit(self.writer, max(waiting))
 
-    def create_part(self, results: Results, timed: bool, set_watermark: SetWatermark) -> None:
+    def create_part(self, access: TaskAccess) -> None:
         """Make what of the operator lives as long as the task.
 
         Raises:
             OperatorError: the function or what was said about it does not do.
         """
-        made = _LivePartContext(self, results, timed, set_watermark)
+        made = _LivePartContext(self, access)
         try:
             self.part = self.node.operator.create_live(made)
             if self.part is not None:
@@ -111,6 +133,14 @@ class LiveOperator:
                     self.part.load(self.restored.chain("live"))
         except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
+
+    def _entry(self, function: Any, entry: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is called with records."""
+        operator = self.node.operator
+        if isinstance(operator, AsyncMap):
+            return entry
+        entry = _with_collector(function, entry)
+        return self._checked(entry) if isinstance(operator, RecordOperator) else entry
 
     def _checked(self, entry: Callable[..., Any]) -> Callable[..., Any]:
         """Let the first result be looked at, unless nobody uses it: what a sink's `def` returns."""
@@ -121,10 +151,24 @@ class LiveOperator:
 
     def _open_function(self, function: Any) -> None:
         self.functions.append(function)
+        if declared_states(function):
+            self._bind_state(function)
         if isinstance(function, BaseFunction):
             function.ctx = self.context
             self._closers.append(function.close)
             function.open()
+
+    def _bind_state(self, function: Any) -> None:
+        """Give a function the state that it declares, as an earlier attempt has left it."""
+        if self.store is None:
+            context = self.context
+            self.store = HeapKeyedStore(context.now_ms, layered=context.job.checkpoints)
+            chain = [] if self.restored is None else self.restored.chain("store")
+            for full in chain[:1]:
+                self.store.load(full)
+            for changes in chain[1:]:
+                self.store.apply(changes)
+        bind_state(function, self.store)
 
     def on_close(self, closer: Callable[[], None]) -> None:
         """Let `closer` be called by `close`."""
@@ -146,9 +190,17 @@ class _LivePartContext:
     """Implements `LiveContext`."""
 
     live: LiveOperator
-    results: Results
-    timed: bool
-    set_watermark: SetWatermark
+    access: TaskAccess
+
+    @property
+    def results(self) -> Results:
+        """Where results go."""
+        return self.access.results
+
+    @property
+    def timed(self) -> bool:
+        """Whether the records that come in have event times."""
+        return self.access.timed
 
     @property
     def runtime(self) -> OperatorContext:
@@ -164,6 +216,40 @@ class _LivePartContext:
     def functions(self) -> list[Any]:
         """The live functions."""
         return self.live.functions
+
+    def set_key(self, key: Any) -> None:
+        """Let the state that the functions declare be that of `key`."""
+        if self.live.store is not None:
+            self.live.store.current_key = key
+
+    def set_watermark(self, watermark: int) -> None:
+        """Let event time behind this operator come as far as `watermark`."""
+        self.access.set_watermark(watermark)
+
+    def fail(self, error: BaseException, record: Any) -> None:
+        """Give the error policy what the function failed with."""
+        self.access.fail(error, record)
+
+    def pass_on(self) -> None:
+        """Deliver what has been put out so far."""
+        self.access.pass_on()
+
+    def run_calls(self, *, blocking: bool, collects: bool) -> CallRunner:
+        """Make what runs calls of the function while the task goes on."""
+        # asyncio takes a while to import, and most programs do without.
+        from sage.kernel.runtime.task import async_runner  # noqa: PLC0415
+
+        node, context = self.live.node, self.live.context
+        settings = async_runner.RunnerSettings(
+            kind=node.operator.kind,
+            name=node.name,
+            logger=context.logger,
+            collects=collects,
+            wake=context.wake,
+            pause=self.access.pause,
+        )
+        runner = async_runner.ThreadRunner if blocking else async_runner.LoopRunner
+        return runner(self.live.entries[0], settings)
 
 
 def _with_collector(function: Any, entry: Callable[..., Any]) -> Callable[..., Any]:

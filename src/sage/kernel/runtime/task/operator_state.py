@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage.dataflow.function.sink import SinkWriter, TwoPhaseWriter
+from sage.dataflow.state.heap_store import HeapKeyedStore
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 
@@ -57,6 +58,8 @@ def take_part(
     if live.part is not None:
         content |= _live_state(live, full=full)
     content |= live.context.take_tables(full=full)
+    if live.store is not None:
+        content |= _store_state(live.store, full=full)
     if not content:
         return None
     return StatePart(full, _dumps(content))
@@ -89,6 +92,15 @@ def _writer_state(
             live.uncommitted.prepared[checkpoint_id] = prepared
     state, waiting = writer.snapshot(), dict(live.uncommitted.prepared)
     return {"writer": state, "uncommitted": waiting} if state is not None or waiting else {}
+
+
+def _store_state(store: HeapKeyedStore, *, full: bool) -> dict[str, Any]:
+    changes = store.take_changes()
+    if full:
+        return {"store": store.snapshot_full()}
+    tables = (*changes["tables"].values(), changes["event"], changes["processing"])
+    small = changes["broadcast"] or changes["lists"]
+    return {"store": changes} if small or any(map(any, tables)) else {}
 
 
 def _live_state(live: LiveOperator, *, full: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
@@ -25,7 +26,7 @@ from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
-from sage.kernel.runtime.task.live_operator import LiveOperator
+from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
 from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
 from sage.kernel.runtime.task.restored_state import RestoredState
@@ -179,7 +180,9 @@ class Task:
             self._fuser.flush()
             self._time.set_watermark(node, watermark)
 
-        live.create_part(self._fuser.results(node), timed, set_watermark)
+        results, fuser = self._fuser.results(node), self._fuser
+        fail, pause = fuser.failing(live), self._pause
+        live.create_part(TaskAccess(results, timed, set_watermark, fail, fuser.flush, pause))
 
     def _open_source(self, live: LiveOperator, operator: object) -> None:
         source = operator.source if isinstance(operator, ReadSource) else None
@@ -201,7 +204,7 @@ class Task:
     def _move(self) -> None:
         """Read the sources in turn until they have ended and nothing is in flight in a loop."""
         backlog, time = self._fuser.backlog, self._time
-        while self._inlets or backlog:
+        while self._inlets or backlog or time.is_waiting():
             self._check_cancelled()
             self._obey()
             if self._leaving:
@@ -272,13 +275,19 @@ class Task:
             self._fuser.loop_inputs[place](values)
             self._fuser.drain()
 
+    def _pause(self, seconds: float | None) -> None:
+        """Wait, in the midst of a loop, until woken."""
+        self._check_cancelled()
+        self._job.clock.wait(self._doorbell, seconds)
+        self._check_cancelled()
+
     def _wait(self) -> None:
         intervals = [inlet.reader.poll_interval for inlet in self._inlets]
         polled = [interval for interval in intervals if interval is not None]
         due = self._time.next_look() if self._time else None
         if due is not None:
             polled.append(due)
-        if self._inlets:
+        if self._inlets or self._time.is_waiting():
             self._job.clock.wait(self._doorbell, min(polled, default=None))
         if self._time:
             self._time.advance()
@@ -324,6 +333,17 @@ class Task:
         if not isinstance(live.node.operator, LoopHead):
             return None
         return [(place, list(v)) for place, v in self._fuser.backlog if place[0] == live.node.id]
+
+    def query_state(self, uid: str, name: str, key: Any) -> Any:
+        """Return the present value of a key in a state that an operator declares; from any thread.
+
+        Raises:
+            KeyError: no operator of this task has that uid.
+        """
+        for live in tuple(self._live.values()):
+            if live.node.uid == uid:
+                return None if live.store is None else live.store.query(name, key)
+        raise KeyError(uid)
 
     def commit(self, checkpoint_id: int) -> None:
         """Let sinks commit what belongs to checkpoints up to this one."""
@@ -396,6 +416,8 @@ class Task:
                 results = live.processor.end()
             elif isinstance(operator, RecordOperator) and operator.final:
                 results = list(operator.finish(live.context.keyed_table, live.functions))
+        except OperatorError:  # of another operator, or told already
+            raise
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "end") from error
         size = self._job.batch_size

@@ -1,0 +1,130 @@
+"""State that belongs to a subtask, not to keys: broadcast state and operator lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from sage.dataflow.state.declarations import StateDeclaration
+from sage.dataflow.state.live import KeyedStore
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class LiveBroadcast(MutableMapping[K, T]):
+    """A map that is the same on every subtask, if all change it in the same way.
+
+    Only the side that receives the broadcast may change it; hand `read_only()` to the keyed side.
+    """
+
+    def __init__(self, entries: dict[K, T]) -> None:
+        self._entries = entries
+
+    def read_only(self) -> Mapping[K, T]:
+        """Return a view that follows the map and cannot change it."""
+        return MappingProxyType(self._entries)
+
+    def __getitem__(self, key: K) -> T:
+        return self._entries[key]
+
+    def __setitem__(self, key: K, value: T) -> None:
+        self._entries[key] = value
+
+    def __delitem__(self, key: K) -> None:
+        del self._entries[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def snapshot(self) -> dict[K, T]:
+        """Return the entries in a new dict; pickle them at once."""
+        return dict(self._entries)
+
+    def load(self, entries: Mapping[K, T]) -> None:
+        """Replace everything by what `snapshot` gave."""
+        saved = dict(entries)
+        self._entries.clear()
+        self._entries.update(saved)
+
+
+class LiveOperatorList(MutableSequence[T]):
+    """A list of one subtask; its items are handed out anew when the parallelism changes."""
+
+    def __init__(self, items: list[T]) -> None:
+        self._items = items
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def __setitem__(self, index: Any, item: Any) -> None:
+        self._items[index] = item
+
+    def __delitem__(self, index: int | slice) -> None:
+        del self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def insert(self, index: int, value: T) -> None:
+        """Put an item before that at `index`."""
+        self._items.insert(index, value)
+
+    def snapshot(self) -> list[T]:
+        """Return the items in a new list; pickle them at once."""
+        return list(self._items)
+
+    def load(self, items: Sequence[T]) -> None:
+        """Replace everything by what `snapshot` gave."""
+        self._items[:] = list(items)
+
+
+class BroadcastState(StateDeclaration[LiveBroadcast[K, T]]):
+    """A map that is the same on every subtask."""
+
+    kind = "broadcast"
+
+    def __init__(self, key_kind: type[K], kind: type[T], *, name: str | None = None) -> None:
+        super().__init__((key_kind, kind), None, name)
+
+    def _live(self, store: KeyedStore) -> LiveBroadcast[K, T]:
+        return LiveBroadcast(store.broadcast(self.name))
+
+
+class OperatorListState(StateDeclaration[LiveOperatorList[T]]):
+    """A list of each subtask, handed out by `split_lists` or `union_lists` when rescaled."""
+
+    kind = "operator list"
+
+    def __init__(self, kind: type[T], *, name: str | None = None) -> None:
+        super().__init__((kind,), None, name)
+
+    def _live(self, store: KeyedStore) -> LiveOperatorList[T]:
+        return LiveOperatorList(store.operator_list(self.name))
+
+
+def split_lists(lists: Sequence[Sequence[T]], parallelism: int) -> list[list[T]]:
+    """Deal the items of all subtasks out to `parallelism` new ones, evenly and in order.
+
+    Example:
+        >>> split_lists([[1, 2, 3], [4, 5]], 3)
+        [[1], [2, 3], [4, 5]]
+    """
+    items = [item for part in lists for item in part]
+    cuts = [i * len(items) // parallelism for i in range(parallelism + 1)]
+    return [items[cuts[i] : cuts[i + 1]] for i in range(parallelism)]
+
+
+def union_lists(lists: Sequence[Sequence[T]], parallelism: int) -> list[list[T]]:
+    """Give the items of all subtasks to each of `parallelism` new ones.
+
+    Example:
+        >>> union_lists([[1], [2]], 2)
+        [[1, 2], [1, 2]]
+    """
+    items = [item for part in lists for item in part]
+    return [list(items) for _ in range(parallelism)]
