@@ -179,7 +179,7 @@ _BY_BASE: Final[tuple[tuple[type, _Way], ...]] = (
 
 def _way_for(key: Any) -> _Way:
     kind = type(key)
-    if is_dataclass(key) and key.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if is_dataclass(key) and key.__dataclass_params__.frozen:  # type: ignore[union-attr]
         return _dataclass
     for base, way in _BY_BASE:
         if isinstance(key, base):

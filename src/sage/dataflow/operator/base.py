@@ -113,10 +113,11 @@ class LiveContext(Protocol):
         """Deliver what has been put out so far, also in the midst of a loop."""
         ...
 
-    def run_calls(self, *, blocking: bool, collects: bool) -> CallRunner:
+    def run_calls(self, *, capacity: int, blocking: bool, collects: bool) -> CallRunner:
         """Make what runs calls of the function while the task goes on.
 
         Args:
+            capacity: How many run at a time at most; the others wait for their turn.
             blocking: Whether the function blocks its thread.
             collects: Whether results are iterables to make lists of.
         """

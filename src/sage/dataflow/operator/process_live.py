@@ -7,8 +7,9 @@ from typing import Any
 
 from sage.common.errors import StateError
 from sage.dataflow.operator.base import LiveContext, LivePart, Results
+from sage.dataflow.state.key_table import TableChanges
+from sage.dataflow.state.timers import HeapTimers
 from sage.dataflow.time import MIN_WATERMARK
-from sage.dataflow.window.timers import InMemoryTimers
 
 _TIMER: Any = None
 """The namespace of the timers of a process function: it needs none."""
@@ -24,7 +25,7 @@ class LiveProcessContext:
     """
 
     def __init__(
-        self, results: Results, timers: InMemoryTimers, now_ms: Callable[[], int], *, timed: bool
+        self, results: Results, timers: HeapTimers, now_ms: Callable[[], int], *, timed: bool
     ) -> None:
         self.key: Any = None
         self.keyed = False
@@ -77,7 +78,7 @@ class ProcessLive(LivePart):
     """
 
     def __init__(self, context: LiveContext) -> None:
-        self._timers = InMemoryTimers()
+        self._timers = HeapTimers()
         self._results = context.results
         now_ms = context.runtime.now_ms
         self.context = LiveProcessContext(
@@ -106,16 +107,15 @@ class ProcessLive(LivePart):
 
     def full_state(self) -> Any:
         """Return the timers; None if there never was one."""
-        return self._timers.state() if len(self._timers) else None
+        return timers_state(self._timers) if len(self._timers) else None
 
     def take_changes(self) -> Any:
-        """Return the timers."""
-        return self._timers.state()
+        """Return what changed in the timers; None if nothing did."""
+        return timers_changes(self._timers)
 
     def load(self, changes: Sequence[Any]) -> None:
         """Take over timers."""
-        for state in changes[-1:]:
-            self._timers.load(state)
+        load_timers(self._timers, changes)
         self.look()
 
     def _fire(self, timestamp: int, key: Any, event_time: int | None) -> None:
@@ -126,3 +126,26 @@ class ProcessLive(LivePart):
             return
         for result in self._on_timer(timestamp, context) or ():
             self._results.emit(result, event_time)
+
+
+def timers_state(timers: HeapTimers) -> dict[str, Any]:
+    """Return all timers, as plain data."""
+    return {"event": timers.event.full(), "processing": timers.processing.full()}
+
+
+def timers_changes(timers: HeapTimers) -> dict[str, Any] | None:
+    """Return what changed in timers since the last call, as plain data; None if nothing did."""
+    event, processing = timers.event.take_changes(), timers.processing.take_changes()
+    if not any((*event, *processing)):
+        return None
+    return {"event": tuple(event), "processing": tuple(processing)}
+
+
+def load_timers(timers: HeapTimers, chain: Sequence[dict[str, Any]]) -> None:
+    """Take over all timers, and what changed in them afterwards."""
+    for state in chain:
+        for queue, said in ((timers.event, "event"), (timers.processing, "processing")):
+            if isinstance(state[said], dict):
+                queue.load(state[said])
+            else:
+                queue.apply(TableChanges(*state[said]))

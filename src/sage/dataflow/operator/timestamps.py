@@ -76,18 +76,20 @@ class AssignTimestamps(RecordOperator):
             f"{timestamp} = {scope.entry(0)}({flow.value})",
             f"if {timestamp}.__class__ is not int: {timestamp} = {convert}({timestamp})",
         ]
-        scope.attempt(lines, flow)
         live = scope.live()
         assigner = writer.bind("assigner", live)
         if isinstance(live, TimestampAssigner):
+            scope.attempt(lines, flow)
             high = writer.fresh("high")
             writer.first(f"{high} = {assigner}.begin()")
             writer.line(f"if {timestamp} > {high}: {high} = {timestamp}")
             writer.last(f"{assigner}.note({high})")
             scope.emit(replace(flow, timestamp=timestamp))
         else:
+            mark = writer.fresh("mark")
+            scope.attempt([*lines, f"{mark} = {assigner}.note({flow.value}, {timestamp})"], flow)
             scope.emit(replace(flow, timestamp=timestamp))
-            writer.line(f"{assigner}.note({flow.value}, {timestamp})")
+            writer.line(f"if {mark} is not None: {assigner}.set_watermark({mark})")
 
 
 class Assigner(LivePart):
@@ -139,7 +141,11 @@ class TimestampAssigner(Assigner):
 
 
 class PunctualAssigner(Assigner):
-    """Asks the generator after each record, and lets its watermark out there and then."""
+    """Asks the generator at each record; what it says goes out right after the record.
+
+    Attributes:
+        set_watermark: Lets the watermark out.
+    """
 
     def __init__(
         self,
@@ -148,11 +154,9 @@ class PunctualAssigner(Assigner):
         set_watermark: Callable[[int], None],
     ) -> None:
         super().__init__(generator, idleness_ms)
-        self._set_watermark = set_watermark
+        self.set_watermark = set_watermark
 
-    def note(self, value: Any, timestamp: int) -> None:
-        """Take note of a record that has gone out."""
+    def note(self, value: Any, timestamp: int) -> int | None:
+        """Take note of a record; return the watermark that is to go out right after it, if any."""
         self.notes += 1
-        mark = self._generator.on_event(value, timestamp)
-        if mark is not None:
-            self._set_watermark(mark)
+        return self._generator.on_event(value, timestamp)

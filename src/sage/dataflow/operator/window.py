@@ -12,13 +12,16 @@ from typing import Any, ClassVar, Literal
 
 from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.loop_writer import Flow
+from sage.dataflow.operator.process_live import load_timers, timers_changes, timers_state
 from sage.dataflow.record import LATE_RECORDS
+from sage.dataflow.time import MIN_WATERMARK
+from sage.dataflow.state.key_table import KeyTable, TableChanges
+from sage.dataflow.state.timers import HeapTimers
 from sage.dataflow.window.assigner import SessionWindows, WindowAssigner
 from sage.dataflow.window.choice import chosen_path
 from sage.dataflow.window.evictor import Evictor
 from sage.dataflow.window.pane_windows import PaneWindows
 from sage.dataflow.window.session_windows import KeyedSessions
-from sage.dataflow.window.timers import InMemoryTimers
 from sage.dataflow.window.trigger import Trigger
 from sage.dataflow.window.window_contents import PLAIN, Finish
 from sage.dataflow.window.window_function import (
@@ -166,10 +169,16 @@ class WindowLive(LivePart):
 
 
 class PaneLive(WindowLive):
-    """Tumbling and sliding windows by panes."""
+    """Tumbling and sliding windows by panes.
+
+    Attributes:
+        after: Where the pane that the loop holds on to ends; MIN_WATERMARK: it must look again,
+            because event time has moved in the midst of a batch.
+    """
 
     def __init__(self, spec: WindowSpec, context: LiveContext) -> None:
         super().__init__(context)
+        self.after = MIN_WATERMARK
         assert spec.fold is not None
         self.fold = spec.fold
         self.windows = PaneWindows(
@@ -184,9 +193,10 @@ class PaneLive(WindowLive):
         """Write the loop of `pane_windows`."""
         writer, windows = scope.writer, self.windows
         key, value, at = flow.key, flow.value, flow.timestamp
-        start, after, pane = (writer.fresh(hint) for hint in ("start", "after", "pane"))
+        start, pane = writer.fresh("start"), writer.fresh("pane")
         find, miss = writer.bind("find", windows.pane), writer.bind("miss", windows.pane_miss)
         behind, add = writer.bind("behind", windows.behind), writer.bind("add", self.fold.add)
+        after = f"{writer.bind('panes', self)}.after"
         length, offset = windows.pane_ms, windows.offset_ms
         into = f"({at} - {offset}) % {length}" if offset else f"{at} % {length}"
         writer.first(f"{start} = {after} = 0; {pane} = None")
@@ -206,6 +216,7 @@ class PaneLive(WindowLive):
         if watermark < self.windows.next_fire:
             self.windows.watermark = watermark
         else:
+            self.after = MIN_WATERMARK
             self.emit_all(self.windows.advance(watermark))
 
     def take_changes(self) -> Any:
@@ -283,9 +294,9 @@ class GeneralLive(WindowLive):
     def __init__(self, spec: WindowSpec, context: LiveContext) -> None:
         super().__init__(context)
         self._now = context.runtime.now_ms
-        self._timers = InMemoryTimers()
+        self._timers = HeapTimers()
         outputs = WindowOutputs(self.results.emit, self.late, self.results.side)
-        self._table: dict[Any, Any] = {}
+        self._table = KeyTable()
         self.operator = WindowOperator(spec, self._table, self._timers, outputs)
 
     def write(self, scope: OperatorScope, flow: Flow) -> None:
@@ -299,18 +310,24 @@ class GeneralLive(WindowLive):
 
     def full_state(self) -> Any:
         """Return windows, timers and how far event time has come."""
-        return dict(self._table), self._timers.state(), self.operator.watermark
+        timers = timers_state(self._timers)
+        return {"full": self._table.full(), "at": self.operator.watermark, **timers}
 
     def take_changes(self) -> Any:
-        """Return everything."""
-        return self.full_state()
+        """Return the windows of those keys that changed, what changed in the timers, and the time."""
+        timers = timers_changes(self._timers) or {"event": ((), ()), "processing": ((), ())}
+        changes = tuple(self._table.take_changes())
+        return {"changes": changes, "at": self.operator.watermark, **timers}
 
     def load(self, changes: Sequence[Any]) -> None:
         """Take over windows and timers."""
-        for table, timers, watermark in changes[-1:]:
-            self._table.update(table)
-            self._timers.load(timers)
-            self.operator.watermark = watermark
+        for state in changes:
+            if "full" in state:
+                self._table.load(state["full"])
+            else:
+                self._table.apply(TableChanges(*state["changes"]))
+            self.operator.watermark = state["at"]
+        load_timers(self._timers, changes)
         self.look()
 
     def look(self) -> None:

@@ -156,7 +156,7 @@ class LiveValue(Generic[T]):
     def value(self) -> T:
         """The value of the present key, or the default."""
         found = self.entries.get()
-        return self._default() if found is MISSING else found  # type: ignore[no-any-return]
+        return self._default() if found is MISSING else found
 
     @value.setter
     def value(self, value: T) -> None:

@@ -58,16 +58,6 @@ class InMemoryTimers:
         """Return when the next processing timer is due."""
         return self._processing.next_time()
 
-    def state(self) -> tuple[list[Any], list[Any]]:
-        """Return all timers, those on event time first, in the order of their registration."""
-        return self._event.in_order(), self._processing.in_order()
-
-    def load(self, state: tuple[list[Any], list[Any]]) -> None:
-        """Register the timers of a state."""
-        for queue, timers in zip((self._event, self._processing), state, strict=True):
-            for timestamp, key, namespace in timers:
-                queue.register(timestamp, key, namespace)
-
     def __len__(self) -> int:
         return len(self._event.live) + len(self._processing.live)
 
@@ -86,9 +76,6 @@ class _Queue:
 
     def delete(self, ts: int, key: Any, namespace: Window) -> None:
         self.live.pop((ts, key, namespace), None)
-
-    def in_order(self) -> list[tuple[int, Any, Window]]:
-        return sorted(self.live, key=self.live.__getitem__)
 
     def next_time(self) -> int | None:
         while self._heap:
