@@ -196,9 +196,67 @@ def test_dead_letters_can_be_strict() -> None:
     assert "map(read_order) failed on 'this is no order'" in done.stderr
 
 
+# ---- services
+
+
+def test_airline_service_enriches_flights_both_ways(tmp_path: Path) -> None:
+    """Every flight gets its names, one at a time and with many calls under way, in the same number."""
+    rows = [flight("UA", "1")] * 300 + [flight("ZZ", "1")] * 2
+    shown = output("airline_service.py", "--input", write_flights(tmp_path / "f.csv", *rows))
+    lines = [line.split(maxsplit=1) for line in shown.splitlines()]
+    assert lines[0] == ["300", "United Air Lines from Newark Liberty"]
+    assert lines[1] == ["2", "ZZ from Newark Liberty"]
+    assert shown.splitlines()[-1] == "The results are the same."
+
+
+def test_airline_service_names_a_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    done = run("airline_service.py", "--input", tmp_path / "nothing.csv")
+    assert done.returncode == 1
+    assert "nothing.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def figures_of(shown: str) -> dict[str, str]:
+    """Return the lines of the figures by their first words."""
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in shown.splitlines()}
+
+
+def test_external_api_answers_every_record() -> None:
+    """Each record has an answer, from the API or the fallback, and the figures tell how."""
+    shown = figures_of(output("external_api.py", "--records", 200))
+    known, unknown = (int(word) for word in shown["answers"].split() if word.isdigit())
+    assert known + unknown == 200
+    assert known >= 39  # so many calls come before the outage, and are tried again
+    assert unknown > 0
+    assert int(shown["retries"]) > 0
+    assert int(shown["cache"].split()[0]) > 0
+
+
+def test_external_api_does_not_try_again_when_told_so() -> None:
+    """Without retries there are none."""
+    assert figures_of(output("external_api.py", "--records", 50, "--no-retry"))["retries"] == "0"
+
+
+def test_batched_inference_forms_batches() -> None:
+    """The records come in batches, at most 64 in one, and none is lost."""
+    lines = output("batched_inference.py", "--records", 200).splitlines()
+    sizes = [line.removeprefix("batches of").split(":") for line in lines if "batches of" in line]
+    assert sum(int(size) * int(often) for size, often in sizes) == 200
+    assert max(int(size) for size, _ in sizes) == 64
+    same = next(line.split() for line in lines if line.startswith("The same class"))
+    assert int(same[4]) >= 190  # near ties may go the other way
+
+
+@pytest.mark.parametrize("script", [path.name for path in sorted(EXAMPLES.glob("*.py"))])
+def test_every_example_has_help(script: str) -> None:
+    """`--help` says what the example takes."""
+    assert output(script, "--help").startswith("usage: ")
+
+
 def test_every_example_says_how_to_run_it() -> None:
     """The docstring of each example shows its own command."""
     scripts = sorted(EXAMPLES.glob("*.py"))
-    assert len(scripts) >= 4
+    assert len(scripts) >= 7
     for script in scripts:
         assert f"python examples/{script.name}" in script.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
@@ -186,7 +187,7 @@ class BaseEnvironment(ABC):
         self._services.add_middleware(middleware)
 
     def register_service(
-        self, name: str, service: Callable[..., Any], *args: Any, **kwargs: Any
+        self, name: str, service: Callable[..., Any] | BaseServiceTask, *args: Any, **kwargs: Any
     ) -> ServiceRegistration:
         """Register a service that functions call as `self.call_service[name].method(...)`.
 
@@ -196,7 +197,8 @@ class BaseEnvironment(ABC):
         Args:
             name: The name under which it is called.
             service: Any class, or a function that returns the service; or a subclass of
-                `BaseServiceTask`, followed by the class of the service.
+                `BaseServiceTask`, followed by the class of the service; or a service task that does
+                not run yet: one of its class and with its factory is started with the job.
             args: Positional arguments of `service`.
             kwargs: Keyword arguments of `service`.
 
@@ -206,15 +208,19 @@ class BaseEnvironment(ABC):
         Raises:
             ConfigError: the name or the service cannot serve, or one of that name runs already.
         """
+        if isinstance(service, BaseServiceTask):
+            made = replace(service.service_factory, name=name)
+            return ServiceRegistration(self._services, made, type(service))
         task_class: type[BaseServiceTask] = LocalServiceTask
+        target: Callable[..., Any] = service
         if isinstance(service, type) and issubclass(service, BaseServiceTask):
             if not args or not callable(args[0]):
                 raise ConfigError(
                     f"service {name!r}: after the service task {service.__name__}, give the class "
                     "of the service itself"
                 )
-            task_class, service, args = service, args[0], args[1:]
-        factory = ServiceFactory(name, service, args, kwargs)
+            task_class, target, args = service, args[0], args[1:]
+        factory = ServiceFactory(name, target, args, kwargs)
         return ServiceRegistration(self._services, factory, task_class)
 
     def register_service_factory(self, factory: ServiceFactory) -> ServiceRegistration:

@@ -122,7 +122,12 @@ class BaseServiceTask:
 
     def get_statistics(self) -> dict[str, Any]:
         """Return how many calls the service had, and how many of them failed."""
-        return {"calls": self._calls, "failures": self._failures}
+        own, executor = (self._calls, self._failures), self._executor
+        # A task that answers requests itself counts them; the executor counts what it is asked.
+        calls, failures = (
+            own if executor is None or any(own) else (executor.calls, executor.failures)
+        )
+        return {"calls": calls, "failures": failures}
 
     def _start(self) -> None:
         self.make_service()
@@ -188,22 +193,19 @@ class BaseServiceTask:
 
     def run_request(self, request: ServiceRequest, respond: Respond) -> None:
         """Answer a request, through `handle_request` where a subclass overrides it."""
-
-        def count(response: ServiceResponse) -> None:
-            self._calls += 1
-            self._failures += not response.success
-            respond(response)
-
         if request.trace_context is None:
-            self._run(request, count)
+            self._run(request, respond)
         else:
-            run_traced(request, self._run, count)
+            run_traced(request, self._run, respond)
 
     def _run(self, request: ServiceRequest, respond: Respond) -> None:
         if type(self).handle_request is BaseServiceTask.handle_request:
             self._running_executor().execute(request, respond)
         else:
-            respond(self._answer(request))
+            response = self._answer(request)
+            self._calls += 1
+            self._failures += not response.success
+            respond(response)
 
     def _answer(self, request: ServiceRequest) -> ServiceResponse:
         try:
@@ -275,6 +277,7 @@ class BaseServiceTask:
                 failures.append(error)
         if self._executor is not None:
             self._executor.close()
+            self._calls, self._failures = self._executor.calls, self._executor.failures
             self._executor = None
         self.service = None
         if failures:

@@ -107,4 +107,6 @@ def _ask(
     if response.success:
         return middleware.after_call(response)
     error = error_of(response, request.service_name, request.method_name)
+    if not isinstance(middleware, ServiceMiddleware) and not hasattr(middleware, "on_error"):
+        return None  # a class of its own may leave it out
     return middleware.on_error(request, error)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from sage.common.errors import (
     MessageTooLargeError,
     QueueError,
+    QueueExistsError,
     QueueInUseError,
     ServiceError,
     ServiceOverloadedError,
@@ -42,8 +43,8 @@ class CallerSide:
     """
 
     def __init__(self, token: str) -> None:
-        self._lane_name = lane_name(token, next(_numbers))
-        self._queue = SageQueue.create(self._lane_name, _LANE_BYTES)
+        self._queue = _create_lane(token)
+        self._lane_name = self._queue.name
         self.lane = ResponseLane(self._queue, self._replica_changed, self._cancel)
         self._channels: dict[int, ProcessChannel] = {}
 
@@ -77,6 +78,14 @@ class CallerSide:
         channel = self._channels.get(place[0])
         if channel is not None:
             channel.cancel(future, place[1])
+
+
+def _create_lane(token: str) -> SageQueue:
+    while True:
+        try:
+            return SageQueue.create(lane_name(token, next(_numbers)), _LANE_BYTES)
+        except QueueExistsError:
+            continue  # an earlier process with the same id was killed, and its lane is still there
 
 
 class ProcessChannel:
@@ -123,6 +132,7 @@ class ProcessChannel:
 
     def _expect(self, future: ServiceFuture) -> int:
         """Choose a replica, and let the lane expect its answer."""
+        self._lane.catch_up()
         while True:
             replica = future.replica
             if replica is None:
@@ -196,11 +206,11 @@ class ProcessChannel:
 
     def _choose(self, avoid: int | None) -> int:
         if self._alone:
-            if not self._up[0]:
-                self._lane.poll()  # perhaps it is back
-            if not self._up[0]:
+            if not self._is_any_up():
                 raise self._down()
             return 0
+        if not self._is_any_up():
+            raise self._down()
         number = self.address.number
         loads = [
             self._lane.in_flight((number, i)) if up else UNHEALTHY for i, up in enumerate(self._up)
@@ -208,6 +218,11 @@ class ProcessChannel:
         if avoid is not None and sum(self._up) > 1:
             loads[avoid] = UNHEALTHY
         return choose_replica(loads, random.random)
+
+    def _is_any_up(self) -> bool:
+        if not any(self._up):
+            self._lane.poll()  # perhaps one is back
+        return any(self._up)
 
     def _down(self) -> ServiceUnavailableError:
         return ServiceUnavailableError(f"the service {self.address.name!r} is down")

@@ -69,6 +69,14 @@ class ResponseLane:
         if future.request.attempt > 1:  # nobody waits for an attempt made later, but for its call
             self._listening.ring()
 
+    def catch_up(self) -> None:
+        """Learn what has happened to replicas while this process made no calls.
+
+        Otherwise the first call afterwards would take an earlier death for one during the call.
+        """
+        if not self._pending and not self._queue.empty():
+            self.poll()
+
     def in_flight(self, place: Place) -> int:
         """Return how many calls wait for a replica."""
         return sum(1 for _, where in list(self._pending.values()) if where == place)

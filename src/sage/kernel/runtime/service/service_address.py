@@ -45,3 +45,13 @@ def lane_prefix(token: str) -> str:
 def lane_name(token: str, number: int) -> str:
     """Return the name of the queue by which answers come back to this process."""
     return f"{lane_prefix(token)}{os.getpid()}-{number}"
+
+
+def lane_reader(name: str) -> int:
+    """Return the id of the process that reads a lane.
+
+    Example:
+        >>> lane_reader(lane_name("sage-0123456789ab", 7)) == os.getpid()
+        True
+    """
+    return int(name.rsplit("-", 2)[1].removeprefix("r"))

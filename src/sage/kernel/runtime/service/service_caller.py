@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, Self
 
 from sage.common.errors import ServiceError, ServiceNotFoundError, ServiceUnavailableError
+from sage.common.ids import new_uuid
+from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.base_service_task import RequestQueue
 from sage.kernel.runtime.service.call_path import CallPath
@@ -54,6 +56,17 @@ class ServiceManager:
 
     def __init__(self, environment: HasDirectory) -> None:
         self._directory = environment.services
+        self.logger = get_logger("service")
+
+    @staticmethod
+    def generate_trace_id() -> str:
+        """Return a new id, for those who trace calls by hand."""
+        return new_uuid()
+
+    @property
+    def _service_factories(self) -> list[str]:
+        """The names of all services, under the name that the requirement documents use."""
+        return self._directory.service_names()
 
     # ---- calls, in both shapes of the requirement documents
 

@@ -31,6 +31,9 @@ class ServiceOptions:
         start_timeout: Seconds that a process may take to start.
         queue_bytes: How many bytes of requests may wait.
         max_restarts: How often in a row a process that dies is started again; a Ray actor, in all.
+        restart_backoff: Seconds before a process that has died is started again; after each further
+            death in a row twice as long, up to 10 s.
+        steady_after: Seconds that a process has to live until its earlier deaths no longer count.
         resources: What a Ray actor asks for: `"CPU"`, `"GPU"` and the cluster's own.
         lifetime: `"detached"`: a Ray actor outlives a program that does not stop it.
         calls: How it is called: time-outs, retries, limits and all the rest of `PolicyConfig`.
@@ -47,6 +50,8 @@ class ServiceOptions:
     start_timeout: float = 30.0
     queue_bytes: int = 4 << 20
     max_restarts: int = 5
+    restart_backoff: float = 0.1
+    steady_after: float = 60.0
     resources: Mapping[str, float] | None = None
     lifetime: Lifetime | None = None
     calls: PolicyConfig = field(default_factory=PolicyConfig)
@@ -96,7 +101,7 @@ class ServiceOptions:
                 "how many calls are worked on at a time"
             )
         self._check_ray()
-        for name in ("start_timeout", "queue_timeout", "health_check_interval"):
+        for name in _SECONDS:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise ConfigError(f"{name} is a number of seconds above 0, not {value!r}")
@@ -119,6 +124,14 @@ class ServiceOptions:
                 told = f"resources are numbers of at least 0, not {amount!r} of {resource!r}"
                 raise ConfigError(told)
 
+
+_SECONDS = (
+    "start_timeout",
+    "queue_timeout",
+    "health_check_interval",
+    "restart_backoff",
+    "steady_after",
+)
 
 _OWN = frozenset(ServiceOptions.__dataclass_fields__) - {"calls", "layers"}
 """The options that say how a service runs; all others say how it is called."""

@@ -1,6 +1,6 @@
 """The program that runs in a service's own process: `python -m sage.kernel.runtime.service`.
 
-It is told what to run through standard input, says through standard output when it is ready, and
+It is told what to run by a file that it inherits, says through standard output when it is ready, and
 ends when standard input ends: also when the process that started it is killed. What the service
 prints goes to standard error.
 """
@@ -28,7 +28,7 @@ from sage.common.errors import (
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.remote_services import RemoteServices
-from sage.kernel.runtime.service.service_address import ServiceAddress
+from sage.kernel.runtime.service.service_address import ServiceAddress, lane_reader
 from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.service_factory import ServiceFactory
 from sage.kernel.runtime.service.service_message import (
@@ -177,7 +177,7 @@ class ServiceWorker:
                 try:
                     lane.put(frame, timeout=_LOOK_SECONDS)
                 except queue.Full:
-                    if set(queue_files.peers(name)) <= {os.getpid()}:
+                    if not _has_reader(name):
                         raise QueueNotFoundError(f"nobody reads {name}") from None
                 else:
                     return
@@ -193,8 +193,22 @@ class ServiceWorker:
     def _open_lane(self, name: str) -> SageQueue:
         with self._lanes_lock:
             if name not in self._lanes:
+                self._drop_deserted_lanes()
                 self._lanes[name] = SageQueue.open(name)
             return self._lanes[name]
+
+    def _drop_deserted_lanes(self) -> None:
+        """Let the lanes go whose readers have died: as long as one is open its memory is taken."""
+        for name in list(self._lanes):
+            if not _has_reader(name):
+                self._lanes.pop(name).close()
+
+
+def _has_reader(lane: str) -> bool:
+    try:
+        return lane_reader(lane) in queue_files.peers(lane)
+    except FileNotFoundError:
+        return False
 
 
 def _end_within(seconds: float) -> None:
@@ -204,17 +218,18 @@ def _end_within(seconds: float) -> None:
     timer.start()
 
 
-def run(order: ProcessOrder, say: Any) -> None:
+def run(order: ProcessOrder, say: Any, life: int) -> None:
     """Run a service until standard input ends."""
+    parent = os.getppid()
     services = RemoteServices(order.address.token, order.others, order.middleware)
     context = ServiceContext(order.factory.name, services)
     task = order.task_class(order.factory, context)
     task.replica = order.replica
     task.make_service()
-    parent = os.getppid()
     try:
         worker = ServiceWorker(task, order.address, order.replica)
-        worker.refuse_leftovers()
+        if life > 1:  # what came before the first one was ready is not left over
+            worker.refuse_leftovers()
         worker.start()
         say(READY)
         sys.stdin.buffer.read()
@@ -224,6 +239,13 @@ def run(order: ProcessOrder, say: Any) -> None:
     finally:
         task.unmake_service()
         services.close()
+
+
+def _read_order(fd: int) -> tuple[list[str], bytes]:
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)  # earlier lives have read it too
+        path, order = pickle.load(file)  # noqa: S301 - from our own parent
+        return path, order
 
 
 def main() -> int:
@@ -239,10 +261,9 @@ def main() -> int:
         answers.write(what + len(text).to_bytes(4, "big") + text)
 
     try:
-        length = int.from_bytes(sys.stdin.buffer.read(8), "big")
-        path, order = pickle.loads(sys.stdin.buffer.read(length))  # noqa: S301 - from our own parent
+        path, order = _read_order(int(sys.argv[1]))
         sys.path[:] = path
-        run(cloudpickle.loads(order), say)
+        run(cloudpickle.loads(order), say, int(sys.argv[2]))
     except BaseException as error:
         if said:
             raise

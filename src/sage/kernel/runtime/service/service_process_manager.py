@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import queue
 import select
 import selectors
 import subprocess
@@ -22,16 +21,13 @@ from typing import IO
 
 import cloudpickle
 
-from sage.common.errors import QueueError, ServiceUnavailableError
+from sage.common.errors import ServiceUnavailableError
 from sage.common.log import get_logger
-from sage.kernel.runtime.service.service_address import ServiceAddress, lane_prefix
-from sage.kernel.runtime.service.service_message import Kind, pack_header
+from sage.kernel.runtime.service.caller_news import CallerNews
+from sage.kernel.runtime.service.response_lane import Place
 from sage.kernel.runtime.service.service_process import FAILED, READY, ProcessOrder
-from sage.kernel.transport.sage_queue import SageQueue, list_queues
 
-_FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 10.0
-_STEADY_SECONDS = 60.0
 
 
 @dataclass(eq=False)
@@ -65,6 +61,7 @@ class ServiceProcess:
 
     Attributes:
         order: What the process runs.
+        order_file: The order as the process reads it: a nameless file in memory.
         process: The process, of its present life.
         started_at: When this life began.
         deaths: How many lives in a row were short.
@@ -74,6 +71,7 @@ class ServiceProcess:
     """
 
     order: ProcessOrder
+    order_file: IO[bytes]
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     deaths: int = 0
@@ -90,6 +88,11 @@ class ServiceProcess:
         return self.ready.is_set() and not self.failure and self.restart_at is None
 
     @property
+    def place(self) -> Place:
+        """Where callers find it."""
+        return self.order.address.number, self.order.replica
+
+    @property
     def name(self) -> str:
         """What it is called in logs."""
         return f"{self.order.factory.name}[{self.order.replica}]"
@@ -103,8 +106,8 @@ class ServiceProcessManager:
     """
 
     def __init__(self, token: str) -> None:
-        self._token = token
         self._logger = get_logger("service")
+        self._news = CallerNews(token)
         self._processes: list[ServiceProcess] = []
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -117,7 +120,7 @@ class ServiceProcessManager:
 
     def start_service_process(self, order: ProcessOrder) -> ServiceProcess:
         """Start a process; `wait_ready` says when it takes requests."""
-        started = ServiceProcess(order)
+        started = ServiceProcess(order, _write_order(order))
         with self._lock:
             self._processes.append(started)
             self._launch(started)
@@ -143,11 +146,10 @@ class ServiceProcessManager:
     def restart_service(self, service_name: str) -> None:
         """End the processes of a service and start them again, without counting it as a death."""
         with self._lock:
-            mine = [p for p in self._processes if p.order.factory.name == service_name]
-        for process in mine:
-            process.deaths = -1
-            if process.process is not None:
-                process.process.terminate()
+            for process in self.processes(service_name):
+                process.deaths = -1
+                if process.process is not None and not process.stopping:
+                    process.process.terminate()
 
     def monitor_service_health(self) -> dict[str, bool]:
         """Return for every replica whether its process is up."""
@@ -171,6 +173,8 @@ class ServiceProcessManager:
         until = time.monotonic() + timeout
         for process in mine:
             self._end(process, max(0.0, until - time.monotonic()))
+            self._news.tell(process.place, up=False)
+            process.order_file.close()
         with self._lock:
             self._processes = [p for p in self._processes if p not in mine]
 
@@ -187,21 +191,23 @@ class ServiceProcessManager:
     # ---- a process's life
 
     def _launch(self, process: ServiceProcess) -> None:
-        command = [sys.executable, "-m", "sage.kernel.runtime.service"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        order_fd = process.order_file.fileno()
+        process.lives += 1
         process.started_at, process.restart_at = time.monotonic(), None
         process.failure = ""
-        process.lives += 1
         process.ready.clear()
+        # The order is in a file and not in the pipe: writing a large one would have to wait for the
+        # new process to read it.
+        command = [sys.executable, "-m", "sage.kernel.runtime.service"]
         started = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+            [*command, str(order_fd), str(process.lives)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            bufsize=0,
+            pass_fds=(order_fd,),
         )
         process.process = started
-        order = pickle.dumps((sys.path, cloudpickle.dumps(process.order)))
-        assert started.stdin is not None
-        assert started.stdout is not None
-        with suppress(BrokenPipeError):  # it died already; the watch will see it
-            _write_all(started.stdin, len(order).to_bytes(8, "big") + order)
         process.life = _Life.of(started)
         for end in process.life.watched:
             self._selector.register(end, selectors.EVENT_READ, process)
@@ -237,11 +243,12 @@ class ServiceProcessManager:
 
     def _watch(self) -> None:
         while not self._closed:
-            for key, _ in self._selector.select(self._until_restart()):
+            for key, _ in self._selector.select(self._until_next()):
                 if key.data is None:
                     os.read(self._wake_read, 4096)
                 else:
                     self._heard(key.data, key.fileobj)  # type: ignore[arg-type]
+            self._news.look_again()
             self._restart_due()
 
     def _heard(self, process: ServiceProcess, end: IO[bytes] | int) -> None:
@@ -250,7 +257,7 @@ class ServiceProcessManager:
             life = process.life
             if life is None or end not in life.watched:
                 return  # it has been stopped meanwhile
-            head = b"" if isinstance(end, int) else end.read(5)
+            head = b"" if isinstance(end, int) else _read_all(end, 5)
             if not head and (isinstance(end, int) or life.pidfd is None):
                 self._died(process)
                 return
@@ -264,34 +271,41 @@ class ServiceProcessManager:
                 process.failure = text or "it did not say why"
                 if process.lives == 1:
                     process.stopping = True
-            elif process.lives > 1:
-                self._broadcast(process, Kind.UP)
+            else:
+                self._news.tell(process.place, up=True)
             process.ready.set()
 
     def _died(self, process: ServiceProcess) -> None:
         started = process.process
         assert started is not None
+        if (
+            not process.stopping
+        ):  # else they are told at the end, when the last calls have been answered
+            self._news.tell(process.place, up=False)
         self._hear_last(process)
         self._forget_pipes(process)
         code = started.wait()
+        self._news.caller_died(started.pid)
         if not process.ready.is_set():
             process.failure = process.failure or f"its process ended with exit code {code}"
             process.ready.set()
         if process.stopping:
             return
-        self._broadcast(process, Kind.DOWN)
-        if time.monotonic() - process.started_at > _STEADY_SECONDS:
+        self._plan_restart(process, f"died (exit code {code})")
+
+    def _plan_restart(self, process: ServiceProcess, why: str) -> None:
+        options = process.order.factory.options
+        if time.monotonic() - process.started_at > options.steady_after:
             process.deaths = 0
         process.deaths += 1
-        most = process.order.factory.options.max_restarts
+        most = options.max_restarts
         if process.deaths > most:
             self._logger.error("%s died %d times in a row; it stays down", process.name, most + 1)
             process.failure = f"its process died {most + 1} times in a row"
             return
-        wait = min(_FIRST_BACKOFF * 2 ** max(0, process.deaths - 1), _LONGEST_BACKOFF)
-        self._logger.warning(
-            "%s died (exit code %s); it is started again in %.1f s", process.name, code, wait
-        )
+        doublings = min(max(0, process.deaths - 1), 30)
+        wait = min(options.restart_backoff * 2**doublings, _LONGEST_BACKOFF)
+        self._logger.warning("%s %s; it is started again in %.1f s", process.name, why, wait)
         process.restart_at = time.monotonic() + wait
 
     def _hear_last(self, process: ServiceProcess) -> None:
@@ -300,7 +314,7 @@ class ServiceProcessManager:
         if process.ready.is_set() or pipe is None or process.life is None:
             return
         if pipe in process.life.watched and select.select([pipe], [], [], 0)[0]:
-            head = pipe.read(5)
+            head = _read_all(pipe, 5)
             if head[:1] == FAILED:
                 text = _read_all(pipe, int.from_bytes(head[1:], "big"))
                 process.failure = text.decode(errors="replace")
@@ -312,34 +326,38 @@ class ServiceProcessManager:
             for process in self._processes:
                 due = process.restart_at is not None and process.restart_at <= now
                 if due and not process.stopping:
-                    self._launch(process)
+                    self._launch_again(process)
 
-    def _until_restart(self) -> float | None:
+    def _launch_again(self, process: ServiceProcess) -> None:
+        try:
+            self._launch(process)
+        except OSError as error:  # no memory for another process, say: others are still watched
+            self._plan_restart(process, f"could not be started ({error})")
+
+    def _until_next(self) -> float | None:
+        """Return in how many seconds there is something to do even if nobody is heard of."""
+        now, news = time.monotonic(), self._news.wait_seconds()
         with self._lock:
-            times = [p.restart_at for p in self._processes if p.restart_at is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
-
-    def _broadcast(self, process: ServiceProcess, kind: Kind) -> None:
-        """Tell all callers that a replica has died, or is back."""
-        address: ServiceAddress = process.order.address
-        frame = pack_header(kind, service=address.number, replica=process.order.replica)
-        for name in list_queues():
-            if not name.startswith(lane_prefix(self._token)):
-                continue
-            try:
-                with SageQueue.open(name) as lane:
-                    lane.put(frame, timeout=0.1)
-            except (QueueError, queue.Full) as error:
-                self._logger.debug("%s could not be told of %s: %s", name, kind.name, error)
+            waits = [
+                max(0.0, p.restart_at - now)
+                for p in self._processes
+                if p.restart_at is not None and not p.stopping
+            ]
+        return min([*waits, *(() if news is None else (news,))], default=None)
 
     def _wake(self) -> None:
         os.write(self._wake_write, b"!")
 
 
-def _write_all(pipe: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[pipe.write(view) :]
+def _write_order(order: ProcessOrder) -> IO[bytes]:
+    file = os.fdopen(os.memfd_create("sage-service-order"), "wb")
+    try:
+        pickle.dump((sys.path, cloudpickle.dumps(order)), file)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _read_all(pipe: IO[bytes], length: int) -> bytes:
