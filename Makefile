@@ -29,9 +29,11 @@ bench: $(STAMPS)/bench
 
 # Kills processes at random and after every few instructions, for as long as ROUNDS say.
 ROUNDS ?= 200
+SERVICE_ROUNDS ?= 44
 fuzz: $(STAMPS)/dev
 	PYTHONPATH=tests $(BIN)/python -m transport.kill_fuzz --rounds $(ROUNDS)
 	PYTHONPATH=tests $(BIN)/python -m transport.single_step --stride 7
+	PYTHONPATH=tests $(BIN)/python -m service.storm.kill_fuzz --rounds $(SERVICE_ROUNDS) --kills 60
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict

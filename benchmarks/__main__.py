@@ -7,7 +7,16 @@ import platform
 import sys
 from collections.abc import Callable
 
-from benchmarks import latency, memory, service_calls, service_peers, startup, throughput
+from benchmarks import (
+    async_map,
+    latency,
+    memory,
+    service_calls,
+    service_peers,
+    startup,
+    throughput,
+    windows,
+)
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "memory": memory.memory,  # first: the peak of a process never falls
@@ -16,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "price": throughput.price,
     "latency": latency.latency,
     "startup": startup.startup,
+    "async_map": async_map.async_map,
+    "windows": windows.windows,
     "service_calls": service_calls.service_calls,
     "service_peers": service_peers.service_peers,
 }

@@ -19,6 +19,7 @@ ErrorPolicy = Literal["fail", "skip", "dead_letter"]
 
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+AtLeastOneMebibyte = Annotated[int, msgspec.Meta(ge=1 << 20)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
@@ -31,6 +32,9 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         buffer_size: How many records a live source may be read ahead of the pipeline.
         batch_size: How many records at most travel together.
         on_error: What becomes of a record whose function raises, unless its operator says otherwise.
+        state_backend: What keeps the state that functions declare: `"heap"` or `"disk"`.
+        state_directory: Below it are the files of the backend `"disk"`.
+        state_cache_bytes: Bytes of memory for each operator of the backend `"disk"`.
         engine_host: The host of a JobManager; a local environment does not use it.
         engine_port: The port of a JobManager; a local environment does not use it.
         taskmanager_memory: The memory of a cluster worker; a local environment does not use it.
@@ -41,6 +45,9 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     buffer_size: AtLeastOne = 10_000
     batch_size: AtLeastOne = 4096
     on_error: ErrorPolicy = "fail"
+    state_backend: Literal["heap", "disk"] = "heap"
+    state_directory: str | None = None
+    state_cache_bytes: AtLeastOneMebibyte = 128 << 20
     engine_host: str = "127.0.0.1"
     engine_port: Port = 19001
     taskmanager_memory: str | None = None

@@ -1,4 +1,4 @@
-"""What joins should put out, by brute force: every record that was in time is kept, and all are scanned.
+"""What joins should put out, by brute force: what was in time is kept, and all of it is scanned.
 
 A stream is a list of steps: `("left" | "right", key, timestamp, value)` for a record and
 `("watermark", time)`. A record is late if its timestamp is not later than the watermark.
@@ -77,7 +77,7 @@ def asof_model(steps, direction, tolerance, how):
 
 
 def window_join_model(steps, windows_of, how):
-    """Joins without allowed lateness; `windows_of` gives the ends of a record's windows by its start."""
+    """No allowed lateness; `windows_of` gives starts and ends of the windows of a time."""
     watermark, kept, late = MIN_WATERMARK, [], Counter()
     for kind, *rest in steps:
         if kind == "watermark":

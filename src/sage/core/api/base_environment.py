@@ -56,6 +56,7 @@ from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.service.service_factory import ServiceFactory
 from sage.kernel.runtime.service.service_host import ServiceHost
+from sage.kernel.state.backend import BackendName, StateBackend
 
 T = TypeVar("T")
 
@@ -160,6 +161,38 @@ class BaseEnvironment(ABC):
         given = {"restart_strategy": strategy, **options}
         parse_restart_strategy(given)
         self._configure(**given)
+
+    def set_state_backend(
+        self,
+        backend: BackendName,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """Say what keeps the state that functions declare.
+
+        Args:
+            backend: `"heap"`, in memory, which is what there is otherwise; or `"disk"`, in files, for
+                state that does not fit into memory; this needs `pip install 'sage-dataflow[state]'`.
+            directory: Below it `"disk"` keeps its files, while the job runs: on a local disk; if not
+                given, below the system's directory for temporary files.
+            cache_bytes: Bytes of memory for each operator on the disk, at least 1 MiB; 128 MiB if
+                not given.
+
+        Raises:
+            ConfigError: there is no such backend, or a value is not usable.
+        """
+        given: dict[str, Any] = {"state_backend": backend}
+        if directory is not None:
+            given["state_directory"] = os.fspath(directory)
+        if cache_bytes is not None:
+            given["state_cache_bytes"] = cache_bytes
+        self._configure(**given)
+
+    @property
+    def _state_backend(self) -> StateBackend:
+        of = self._settings
+        return StateBackend(of.state_backend, of.state_directory, of.state_cache_bytes)
 
     def _configure(self, **values: Any) -> None:
         settings = EnvironmentConfig.parse({**self._config, **values}, RECOVERY_KEYS)

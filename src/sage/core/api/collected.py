@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from sage.common.errors import JobError
+from sage.core.api.job_handle import JobHandle
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import Sink, SinkFunction, SinkWriter
 
@@ -129,3 +131,22 @@ class _ChannelWriter(SinkWriter[T]):
     def write_batch(self, values: Sequence[T]) -> None:
         """Put the batch into the channel."""
         self._channel.put(list(values), self._context)
+
+
+def results_of(
+    channel: ResultChannel[T], submit: Callable[[], JobHandle], limit: int | None
+) -> Iterator[T]:
+    """Start the job and yield what comes through the channel; end the job when that is enough."""
+    left = limit if limit is not None else sys.maxsize
+    channel.open()
+    job = submit()
+    job.add_done_callback(channel.close)
+    try:
+        while left > 0 and (values := channel.take()):
+            yield from values[:left]
+            left -= len(values)
+        if left > 0:
+            job.result()
+    finally:
+        channel.close()
+        job.cancel()

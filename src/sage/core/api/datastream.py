@@ -10,17 +10,29 @@ instance; and the keyword options `name=`, `uid=`, `parallelism=` and `on_error=
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, get_args, overload
 
 from sage.common.errors import FunctionError, GraphError
-from sage.common.suggest import did_you_mean, shorten
+from sage.common.suggest import shorten
 from sage.connector.console import PrintSink
-from sage.core.api.collected import Collected, ResultChannel
-from sage.core.api.job_handle import JobHandle
+from sage.connector.file_sink import FileSink, FileSinkOptions
+from sage.connector.record_format import Format
+from sage.core.api.async_operators import AsyncOperators
+from sage.core.api.collected import Collected, ResultChannel, results_of
+from sage.core.api.joined_streams import ConnectedJoins, Joins
+from sage.core.api.stream_arguments import (
+    checked_emit,
+    function_and_options,
+    has_methods,
+    itself,
+    named,
+    near_method,
+    no_key,
+)
 from sage.core.api.stream_base import (
     Host,
     Options,
@@ -56,6 +68,7 @@ from sage.dataflow.operator.batch_wise import BatchFormat, MapBatch, WriteSink
 from sage.dataflow.operator.keyed import Aggregate, Distinct, Emit, KeyBy, Reduce
 from sage.dataflow.operator.record_wise import CallSink, Filter, FlatMap, Map, Process, Split
 from sage.dataflow.operator.timestamps import AssignTimestamps, watermark_strategy
+from sage.dataflow.operator.window import WindowFold
 from sage.dataflow.record import DEAD_LETTERS, LATE_RECORDS, DeadLetter
 from sage.dataflow.time import WatermarkStrategy, to_ms
 from sage.dataflow.window.assigner import WindowAssigner
@@ -65,7 +78,7 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 
 
-class DataStream(StreamBase, Generic[T]):
+class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
     """A stream of records of type `T`.
 
     Example:
@@ -155,13 +168,13 @@ class DataStream(StreamBase, Generic[T]):
         if format not in get_args(BatchFormat):
             choices = ", ".join(map(repr, get_args(BatchFormat)))
             raise FunctionError(f"map_batch(): format is one of {choices}, not {format!r}")
-        spec, options = _function("map_batch", function, args, kw)
+        spec, options = function_and_options("map_batch", function, args, kw)
         return self._then(MapBatch((spec,), format), options)
 
     def inspect(self, function: Callable[[T], Any], **options: Unpack[Options]) -> Self:
         """Call `function` with each record on its way; what it returns is ignored."""
         spec = function_spec("inspect", function)
-        return self._sink(CallSink((spec,)), _named(options, f"inspect({spec.name})"))
+        return self._sink(CallSink((spec,)), named(options, f"inspect({spec.name})"))
 
     # ---- keys
 
@@ -217,24 +230,29 @@ class DataStream(StreamBase, Generic[T]):
             GraphError: both `max_out_of_orderness` and `watermarks` are given, or a time cannot be.
         """
         strategy = watermark_strategy(max_out_of_orderness, watermarks)
-        spec, rest = _function("assign_timestamps", timestamp, (), dict(options))
+        spec, rest = function_and_options("assign_timestamps", timestamp, (), dict(options))
         idle = None if idleness is None else to_ms(idleness, name="idleness")
         return self._then_same(AssignTimestamps((spec,), strategy, idle), rest)
 
     def window_all(self, windows: WindowAssigner) -> WindowedStream[None]:
         """Put all records into windows, as if they had one key; results have the key `None`."""
-        return self.key_by(_no_key, name="all").window(windows)
+        return self.key_by(no_key, name="all").window(windows)
 
     def late_records(self) -> DataStream[Any]:
-        """Return the records that came too late for the windows of which this is the result."""
-        return DataStream(self._host, (Upstream(self._step("late_records()"), LATE_RECORDS),))
+        """Return the records that came too late for the windows or the join that gave this stream."""
+        step = self._step("late_records()")
+        if not self._host.pipeline[step].operator.tells_late:
+            raise GraphError(
+                "late_records() gives what came too late for windows or a join: call it on their result"
+            )
+        return DataStream(self._host, (Upstream(step, LATE_RECORDS),))
 
     def distinct(self, key: Any = None, **options: Unpack[Options]) -> DataStream[T]:
         """Let the first record of each key through; without `key` a record is its own.
 
         Every key seen is kept, so a stream without end needs a bounded set of keys.
         """
-        key = _itself if key is None else key
+        key = itself if key is None else key
         shared = {name: options.get(name) for name in ("parallelism", "on_error")}
         keyed = self._keyed(key, (), {"name": "distinct key", **shared})
         first = DataStream[T](self._host, self._append(Distinct(), options, keyed))
@@ -286,7 +304,7 @@ class DataStream(StreamBase, Generic[T]):
         check_tag("a side output", tag)
         step = self._step("side_output()")
         operator = self._host.pipeline[step].operator
-        if not isinstance(operator, Process):
+        if not isinstance(operator, (Process, WindowFold)):
             raise GraphError(
                 f"side_output() reads what a process function puts out, but the stream is the "
                 f"output of {operator.label}"
@@ -351,10 +369,20 @@ class DataStream(StreamBase, Generic[T]):
                 extra = ", ".join([*map(shorten, args), *rest])
                 raise FunctionError(f"sink(): {type(function).__name__} is made already: {extra}")
             return self._sink(WriteSink((), function), options)
-        spec, options = _function("sink", function, args, kw)
+        spec, options = function_and_options("sink", function, args, kw)
         return self._sink(CallSink((spec,)), options)
 
     add_sink = sink
+
+    def to_files(
+        self,
+        directory: str | os.PathLike[str],
+        format: Format = "jsonl",  # noqa: A002 - the word users know from other libraries
+        encoding: str = "utf-8",
+        **options: Unpack[FileSinkOptions],
+    ) -> Self:
+        """Write the records into files of a directory, each record exactly once; see `FileSink`."""
+        return self.sink(FileSink(directory, format, encoding, **options), name="to_files")
 
     def print(
         self, prefix: str = "", separator: str = " | ", colored: bool = True
@@ -382,7 +410,7 @@ class DataStream(StreamBase, Generic[T]):
             raise GraphError(f"limit is a whole number of at least 0, or None, not {limit!r}")
         channel: ResultChannel[T] = ResultChannel()
         self.sink(channel, name="collect")
-        return _results(channel, self._host.submit_detached, limit)
+        return results_of(channel, self._host.submit_detached, limit)
 
     if not TYPE_CHECKING:  # a type checker knows which methods there are
 
@@ -392,7 +420,7 @@ class DataStream(StreamBase, Generic[T]):
                     f"{name}() is for keyed streams: say first what the key is, with "
                     f"stream.key_by(...).{name}(...)"
                 )
-            raise AttributeError(f"a stream has no method {name!r}.{_near_method(self, name)}")
+            raise AttributeError(f"a stream has no method {name!r}.{near_method(self, name)}")
 
     # ---- how steps are appended
 
@@ -404,8 +432,9 @@ class DataStream(StreamBase, Generic[T]):
             raise GraphError(f"{method}() needs a stream of the same environment")
         return other._origins
 
-    def _then(self, operator: Operator, options: Options) -> DataStream[Any]:
-        return DataStream(self._host, self._append(operator, options, self._origins))
+    def _then(self, operator: Operator, options: Options, *inputs: Input) -> DataStream[Any]:
+        inputs = inputs or (self._origins,)
+        return DataStream(self._host, self._append(operator, options, *inputs))
 
     def _then_same(self, operator: Operator, options: Options) -> Self:
         """Append an operator whose results are of the same kind of stream."""
@@ -418,14 +447,14 @@ class DataStream(StreamBase, Generic[T]):
     def _apply(
         self, operator: type[Operator], function: Any, args: Any, kw: Any
     ) -> DataStream[Any]:
-        spec, options = _function(operator.kind, function, args, kw)
+        spec, options = function_and_options(operator.kind, function, args, kw)
         return self._then(operator((spec,)), options)
 
     def _keyed(self, function: Any, args: tuple[Any, ...], kw: dict[str, Any]) -> Input:
         if isinstance(function, (str, int)):
             function, args = FieldKeyByFunction(function, *args), ()
             kw = {"name": f"key_by({', '.join(map(str, function.fields))})", **kw}
-        spec, options = _function("key_by", function, args, kw)
+        spec, options = function_and_options("key_by", function, args, kw)
         (keyed,) = self._append(KeyBy((spec,)), options, self._origins)
         return (replace(keyed, partitioning=Partitioning("hash")),)
 
@@ -457,8 +486,8 @@ class KeyedStream(DataStream[T], Generic[T, K]):
                 the end of input.
             kw: The options of all operators; or keyword arguments of a function class.
         """
-        spec, options = _function("reduce", function, args, kw)
-        return self._then(Reduce((spec,), _emit(emit)), options)
+        spec, options = function_and_options("reduce", function, args, kw)
+        return self._then(Reduce((spec,), checked_emit(emit)), options)
 
     def aggregate(
         self,
@@ -478,7 +507,7 @@ class KeyedStream(DataStream[T], Generic[T, K]):
         """
         options, rest = part_options(kw)
         spec = function_spec("aggregate", function, args, rest, entries=AGGREGATE_ENTRIES)
-        return self._then(Aggregate((spec,), _emit(emit)), options)
+        return self._then(Aggregate((spec,), checked_emit(emit)), options)
 
     def window(self, windows: WindowAssigner) -> WindowedStream[K]:
         """Put the records of each key into windows, such as `tumbling_time_window(minutes=5)`.
@@ -531,7 +560,7 @@ class WindowedStream(WindowOptions[DataStream[Any]], Generic[K]):
     """
 
 
-class ConnectedStreams(StreamBase):
+class ConnectedStreams(StreamBase, ConnectedJoins):
     """Streams of different types that go to one operator, each to an input of its own.
 
     Args:
@@ -567,7 +596,7 @@ class ConnectedStreams(StreamBase):
     def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
     def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
         """Map the records of each input in its own way: a `CoMapFunction`, or a callable each."""
-        if not _has_methods(function, "map", len(self._inputs)) and not more:
+        if not has_methods(function, "map", len(self._inputs)) and not more:
             raise FunctionError(
                 f"comap() needs a CoMapFunction with {self._methods('map')}, or a callable for "
                 f"each of the {len(self._inputs)} streams, not {shorten(function)}"
@@ -642,7 +671,7 @@ class ConnectedStreams(StreamBase):
     ) -> DataStream[Any]:
         stem, count = operator.kind, len(self._inputs)
         options, rest = part_options(kw)
-        if _has_methods(function, stem, count):
+        if has_methods(function, stem, count):
             entries = tuple(f"{stem}{i}" for i in range(count))
             specs: tuple[FunctionSpec, ...] = (
                 function_spec(stem, function, more, rest, entries=entries),
@@ -660,6 +689,9 @@ class ConnectedStreams(StreamBase):
             spec = function_spec(stem, function, (), rest)
             return DataStream(self._host, self._append(operator((spec,)), options, self._origins))
         return DataStream(self._host, self._append(operator(specs), options, *self._inputs))
+
+    def _then(self, operator: Operator, options: Options, *inputs: Input) -> DataStream[Any]:
+        return DataStream(self._host, self._append(operator, options, *inputs))
 
     def _one_each(self, function: Any, more: tuple[Any, ...]) -> tuple[Any, ...]:
         functions = (function, *more) if more else (function,) * len(self._inputs)
@@ -691,55 +723,3 @@ class SplitStream(StreamBase, Generic[T]):
         return DataStream(self._host, (Upstream(step, tag),))
 
     __getitem__ = select
-
-
-def _function(
-    role: str, function: Any, args: tuple[Any, ...], kw: dict[str, Any]
-) -> tuple[FunctionSpec, Options]:
-    options, rest = part_options(kw)
-    return function_spec(role, function, args, rest), options
-
-
-def _has_methods(function: Any, stem: str, count: int) -> bool:
-    return all(callable(getattr(function, f"{stem}{i}", None)) for i in range(count))
-
-
-def _named(options: Options, name: str) -> Options:
-    return cast("Options", {"name": name, **options})
-
-
-def _no_key(_record: Any) -> None:
-    return None
-
-
-def _itself(record: Any) -> Any:
-    return record
-
-
-def _near_method(stream: object, name: str) -> str:
-    return did_you_mean(name, [n for n in dir(type(stream)) if not n.startswith("_")])
-
-
-def _emit(emit: Emit) -> Emit:
-    if emit not in ("update", "final"):
-        raise FunctionError(f'emit is "update" or "final", not {emit!r}')
-    return emit
-
-
-def _results(
-    channel: ResultChannel[T], submit: Callable[[], JobHandle], limit: int | None
-) -> Iterator[T]:
-    """Start the job and yield what comes through the channel; end the job when that is enough."""
-    left = limit if limit is not None else sys.maxsize
-    channel.open()
-    job = submit()
-    job.add_done_callback(channel.close)
-    try:
-        while left > 0 and (values := channel.take()):
-            yield from values[:left]
-            left -= len(values)
-        if left > 0:
-            job.result()
-    finally:
-        channel.close()
-        job.cancel()

@@ -227,6 +227,7 @@ class LocalEnvironment(BaseEnvironment):
             settings.batch_size,
             settings.buffer_size,
             ServiceManager(self),
+            state=self._state_backend,
         )
         recovery = make_recovery(
             self.name,

@@ -74,7 +74,7 @@ def summary_table(metrics: JobMetrics) -> Table:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    shown = [what for what in ("errors", "dropped", "unrouted") if _any(metrics, what)]
+    shown = [what for what in ("errors", "dropped", "unrouted", "late") if _any(metrics, what)]
     table = Table(box=None, pad_edge=False)
     for heading in ("operator", "in", "out", *shown):
         table.add_column(heading, justify="left" if heading == "operator" else "right")

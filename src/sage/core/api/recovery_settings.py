@@ -63,6 +63,8 @@ def make_recovery(
     if takes:
         restored = _add_checkpoints(recovery, job, checkpoints, uids, clock, fail_job, restored)
     recovery.restored = restored
+    if recovery.checkpoints is not None:
+        recovery.checkpoints.ended = restored.final_states
     return recovery
 
 

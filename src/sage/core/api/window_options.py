@@ -24,8 +24,8 @@ S = TypeVar("S")
 AGGREGATE_ENTRIES = ("create_accumulator", "add", "get_result")
 
 
-class WindowOptions(Generic[S]):
-    """Windows of a keyed stream; `S` is the stream of their results.
+class WindowChoice(Generic[S]):
+    """Which windows; `S` is the stream of their results.
 
     Args:
         then: Appends an operator and returns the stream of its results.
@@ -35,8 +35,6 @@ class WindowOptions(Generic[S]):
     def __init__(self, then: Callable[..., S], settings: WindowSettings) -> None:
         self._then = then
         self._settings = settings
-
-    # ---- which windows
 
     def trigger(self, trigger: Trigger) -> Self:
         """Let `trigger` say when windows fire."""
@@ -64,7 +62,9 @@ class WindowOptions(Generic[S]):
     def _with(self, **changes: Any) -> Self:
         return type(self)(self._then, replace(self._settings, **changes))
 
-    # ---- what is made of them
+
+class WindowOptions(WindowChoice[S]):
+    """Windows of a keyed stream, and what is made of them."""
 
     def reduce(self, function: Any, *args: Any, process: Any = None, **kw: Any) -> S:
         """Join the records of each window with `function(joined_before, record)`.

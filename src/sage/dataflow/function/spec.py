@@ -70,6 +70,7 @@ def function_spec(
     kwargs: Mapping[str, Any] | None = None,
     *,
     entries: tuple[str, ...] = ("execute",),
+    awaits: bool = False,
 ) -> FunctionSpec:
     """Check what was given as the function of an operator.
 
@@ -79,17 +80,18 @@ def function_spec(
         args: Positional arguments for the constructor of a class.
         kwargs: Keyword arguments for the constructor of a class.
         entries: The methods that the operator calls on a function object.
+        awaits: Whether the operator awaits what the function gives.
 
     Raises:
         FunctionError: it cannot serve; the message says what would.
     """
     spec = FunctionSpec(target, args, dict(kwargs or {}), entries)
     if is_function_class(target, entries):
-        _check_class(role, spec)
+        _check_class(role, spec, awaits)
     elif _has_entries(target, entries):
-        _check_instance(role, spec)
+        _check_instance(role, spec, awaits)
     elif callable(target) and len(entries) == 1:
-        _check_callable(role, spec)
+        _check_callable(role, spec, awaits)
     else:
         choices = "a callable, a function class" if len(entries) == 1 else "a function class"
         methods = f"method{'s' if len(entries) > 1 else ''} {', '.join(entries)}"
@@ -117,8 +119,8 @@ def _defines(target: Any, entry: str) -> bool:
     return callable(getattr(target, entry, None))
 
 
-def _check_class(role: str, spec: FunctionSpec) -> None:
-    _check_entries(role, spec.target, spec.entries)
+def _check_class(role: str, spec: FunctionSpec, awaits: bool) -> None:
+    _check_entries(role, spec.target, spec.entries, awaits)
     taken, extra = _split_arguments(spec.target, spec.kwargs)
     for name in extra:
         near = get_close_matches(name, OPERATOR_OPTIONS, n=1, cutoff=0.8)
@@ -133,8 +135,8 @@ def _check_class(role: str, spec: FunctionSpec) -> None:
         ) from None
 
 
-def _check_instance(role: str, spec: FunctionSpec) -> None:
-    _check_entries(role, type(spec.target), spec.entries)
+def _check_instance(role: str, spec: FunctionSpec, awaits: bool) -> None:
+    _check_entries(role, type(spec.target), spec.entries, awaits)
     if spec.args or spec.kwargs:
         raise FunctionError(
             f"{role}(): arguments were given beside an instance of {type(spec.target).__name__}; "
@@ -142,7 +144,7 @@ def _check_instance(role: str, spec: FunctionSpec) -> None:
         )
 
 
-def _check_entries(role: str, cls: type, entries: tuple[str, ...]) -> None:
+def _check_entries(role: str, cls: type, entries: tuple[str, ...], awaits: bool) -> None:
     for entry in entries:
         method = getattr(cls, entry, None)
         if method is None or getattr(method, "__isabstractmethod__", False):
@@ -151,11 +153,11 @@ def _check_entries(role: str, cls: type, entries: tuple[str, ...]) -> None:
                 f"{role}(): {cls.__name__} does not define {entry}(), which {role} calls."
                 f"{did_you_mean(entry, names)}"
             )
-        if _is_async(method):
+        if _is_async(method) and not awaits:
             raise FunctionError(_no_coroutines(role, f"{cls.__name__}.{entry}"))
 
 
-def _check_callable(role: str, spec: FunctionSpec) -> None:
+def _check_callable(role: str, spec: FunctionSpec, awaits: bool) -> None:
     if spec.args:
         raise FunctionError(
             f"{role}(): arguments are for function classes; give a callable its "
@@ -163,7 +165,8 @@ def _check_callable(role: str, spec: FunctionSpec) -> None:
         )
     if spec.kwargs:
         raise FunctionError(_no_argument(role, spec, next(iter(spec.kwargs))))
-    refuse_async(role, spec.target)
+    if not awaits:
+        refuse_async(role, spec.target)
 
 
 def _no_argument(role: str, spec: FunctionSpec, name: str) -> str:
@@ -193,8 +196,17 @@ def _is_async(function: Any) -> bool:
 def _no_coroutines(role: str, name: str) -> str:
     return (
         f"{role}(): {name} is an async function, which {role} would call but never await; "
-        f"async functions are not supported by {role}"
+        f"async functions are not supported by {role}; {instead_of(role)}"
     )
+
+
+def instead_of(role: str) -> str:
+    """Return what to say to those who want to give an async function to an operator."""
+    if role in ("map", "flat_map"):
+        return f"use async_{role}(...)"
+    if role.startswith("async_"):
+        return "leave out blocking=True: async functions run in an event loop"
+    return "await what it needs in an async_map(...) before"
 
 
 def _split_arguments(cls: type, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

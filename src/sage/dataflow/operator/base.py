@@ -43,6 +43,11 @@ class Operator(ABC):
         return False
 
     @property
+    def tells_late(self) -> bool:
+        """Whether records that come too late go to the side output of late records."""
+        return False
+
+    @property
     def needs_time(self) -> bool:
         """Whether the input must have an event time."""
         return False

@@ -107,7 +107,8 @@ class Assigner(LivePart):
 
     def watermark(self) -> int | None:
         """Return how far event time has come; None: the generator has nothing new to say."""
-        return self._generator.on_periodic()
+        mark = self._generator.on_periodic()
+        return None if mark is None else timestamp_ms(mark)
 
     def full_state(self) -> Any:
         """Return the generator."""
@@ -159,4 +160,5 @@ class PunctualAssigner(Assigner):
     def note(self, value: Any, timestamp: int) -> int | None:
         """Take note of a record; return the watermark that is to go out right after it, if any."""
         self.notes += 1
-        return self._generator.on_event(value, timestamp)
+        mark = self._generator.on_event(value, timestamp)
+        return None if mark is None else timestamp_ms(mark)

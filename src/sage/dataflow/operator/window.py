@@ -14,15 +14,15 @@ from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, Re
 from sage.dataflow.operator.loop_writer import Flow
 from sage.dataflow.operator.process_live import load_timers, timers_changes, timers_state
 from sage.dataflow.record import LATE_RECORDS
-from sage.dataflow.time import MIN_WATERMARK
 from sage.dataflow.state.key_table import KeyTable, TableChanges
 from sage.dataflow.state.timers import HeapTimers
+from sage.dataflow.time import MIN_WATERMARK
 from sage.dataflow.window.assigner import SessionWindows, WindowAssigner
 from sage.dataflow.window.choice import chosen_path
-from sage.dataflow.window.evictor import Evictor
+from sage.dataflow.window.evictor import Evictor, TimeEvictor
 from sage.dataflow.window.pane_windows import PaneWindows
 from sage.dataflow.window.session_windows import KeyedSessions
-from sage.dataflow.window.trigger import Trigger
+from sage.dataflow.window.trigger import EventTimeTrigger, PurgingTrigger, Trigger
 from sage.dataflow.window.window_contents import PLAIN, Finish
 from sage.dataflow.window.window_function import (
     IncrementalContents,
@@ -72,14 +72,24 @@ class WindowFold(RecordOperator):
     finishing: bool = False
 
     @property
+    def tells_late(self) -> bool:
+        """Records that come too late are told."""
+        return True
+
+    @property
     def gives_time(self) -> bool:
         """The results have the time of their window, if its windows have any."""
         return self.settings.assigner.timed
 
     @property
     def needs_time(self) -> bool:
-        """Whether the windows, or their trigger, go by event time."""
-        return self.settings.assigner.on_event_time
+        """Whether the windows, or what was said about them, go by event time."""
+        settings = self.settings
+        return (
+            settings.assigner.on_event_time
+            or _goes_by_event_time(settings.trigger)
+            or isinstance(settings.evictor, TimeEvictor)
+        )
 
     def create_live(self, context: LiveContext) -> LivePart:
         """Make the machine that suits these windows."""
@@ -115,6 +125,11 @@ class WindowFold(RecordOperator):
 
 
 _MISSING: Any = None
+
+
+def _goes_by_event_time(trigger: Trigger | None) -> bool:
+    inner = trigger.inner if isinstance(trigger, PurgingTrigger) else trigger
+    return isinstance(inner, EventTimeTrigger)
 
 
 def _ignore(*_: Any) -> None:

@@ -63,13 +63,7 @@ class HeapKeyedStore:
         """
         table = self._tables.get(name)
         entry = MISSING if table is None else table.get(key, MISSING)
-        value = _seen(entry, self.now_ms())
-        if isinstance(value, dict):
-            seen = {k: _seen(v, self.now_ms()) for k, v in value.copy().items()}
-            return {k: v for k, v in seen.items() if v is not MISSING}
-        if isinstance(value, list):
-            return value.copy()
-        return default if value is MISSING else value
+        return seen_from_outside(entry, self.now_ms(), default)
 
     def snapshot_full(self) -> dict[str, Any]:
         """Return all there is, plain; pickle it at once. Changes are still counted as before."""
@@ -78,8 +72,7 @@ class HeapKeyedStore:
     def take_changes(self) -> dict[str, Any]:
         """Return what changed in tables and timers since the last call or `load`, plain.
 
-        Broadcast and list state is small and comes whole. A chain begins with `take_changes`, its
-        result dropped, and `snapshot_full` right after it.
+        Broadcast and list state is small and comes whole. A chain begins with `take_full`.
 
         Raises:
             StateError: the store is not layered.
@@ -87,6 +80,15 @@ class HeapKeyedStore:
         if not self._layered:
             raise StateError("this store does not keep track of changes: take snapshot_full()")
         return self._snapshot(KeyTable.take_changes, lambda kind: kind.take_changes())
+
+    def take_full(self) -> dict[str, Any]:
+        """Return all there is, plain, and let changes count from here: what begins a chain.
+
+        Raises:
+            StateError: the store is not layered.
+        """
+        self.take_changes()
+        return self.snapshot_full()
 
     def _snapshot(
         self, of_table: Callable[[KeyTable], Any], of_timers: Callable[[Any], Any]
@@ -132,6 +134,17 @@ class HeapKeyedStore:
                     table.pop(key)
         self.timers.event.restrict(owns)
         self.timers.processing.restrict(owns)
+
+
+def seen_from_outside(entry: Any, now_ms: int, default: Any) -> Any:
+    """Return what a query shows of an entry of a table: a copy of a list or map, nothing expired."""
+    value = _seen(entry, now_ms)
+    if isinstance(value, dict):
+        seen = {k: _seen(v, now_ms) for k, v in value.copy().items()}
+        return {k: v for k, v in seen.items() if v is not MISSING}
+    if isinstance(value, list):
+        return value.copy()
+    return default if value is MISSING else value
 
 
 def _seen(entry: Any, now_ms: int) -> Any:

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from sage.common.clock import Clock, Doorbell
 from sage.common.ids import new_uuid
 from sage.common.log import get_logger
+from sage.common.suggest import shorten
 from sage.kernel.checkpoint.checkpoint_config import CheckpointConfig
 from sage.kernel.checkpoint.errors import CheckpointError
 from sage.kernel.checkpoint.messages import (
@@ -54,11 +56,13 @@ class _Running:
         task: The task.
         chains: The state of its operators as the last checkpoint holds it, by their uid.
         last_checkpoint: The last one for which its state was taken.
+        final: Its state at its end; None as long as it runs.
     """
 
     task: Task
     chains: dict[str, Chain] = field(default_factory=dict)
     last_checkpoint: int = 0
+    final: SubtaskSnapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class Checkpointing:
         store: Where they are kept.
         clock: The job's clock.
         fail_job: Called with the reason when too many have failed.
+
+    Attributes:
+        statistics: What became of the checkpoints so far.
+        ended: The final states of the tasks that the next attempt does not start, as they had ended.
     """
 
     def __init__(
@@ -112,24 +120,29 @@ class Checkpointing:
         self._leaving: set[str] = set()
         self._facts: deque[Fact] = deque()
         self._bell = Doorbell()
-        self._closed = False
+        self._closed = self._over = False
         self._logger = get_logger("checkpoint")
         self._thread = threading.Thread(target=self._run, name="sage-checkpoints", daemon=True)
         self.statistics = CheckpointStatistics()
+        self.ended: Mapping[Subtask, SubtaskSnapshot] = {}
 
     # ---- for the job
 
     def begin_attempt(self, number: int, tasks: Mapping[Subtask, Task]) -> None:
-        """Take checkpoints of these tasks from now on."""
+        """Take checkpoints of these tasks from now on; when it returns, they may begin and end."""
 
         def begin() -> list[Decision]:
-            self._running = {subtask: _Running(task) for subtask, task in tasks.items()}
-            upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys(tasks, ())
-            return self._coordinator.restart(number, upstream, self._clock.monotonic())
+            last = self._store.next_id() - 1  # a sink must never see a number of before again
+            self._running = {s: _Running(task, last_checkpoint=last) for s, task in tasks.items()}
+            upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys([*tasks, *self.ended], ())
+            return self._coordinator.restart(
+                number, upstream, self._clock.monotonic(), ended=self.ended
+            )
 
         self._tell(begin)
         if not self._thread.is_alive():
             self._thread.start()
+        self.wait_stored()
 
     def task_failed(self, subtask: Subtask, attempt: int, reason: str) -> None:
         """Take note that a task has failed: nothing begins before the next attempt."""
@@ -159,6 +172,8 @@ class Checkpointing:
         if leave:
             self._leaving.add(asked.request_id)
         self._tell(lambda: self._coordinator.request(asked, self._clock.monotonic()))
+        if self._over:
+            self._reject_all("the job is over")
         return future
 
     def wait_stored(self) -> None:
@@ -183,11 +198,19 @@ class Checkpointing:
         self._bell.ring()
         if self._thread.is_alive():
             self._thread.join()
+        self._over = True
+        self._reject_all(reason)
         try:
             if delete:
                 self._store.delete_all()
         finally:
             self._store.close()
+
+    def _reject_all(self, reason: str) -> None:
+        """Tell those who asked so late that nobody heard them."""
+        while self._requests:
+            with suppress(KeyError):  # by another thread, which answers
+                self._requests.popitem()[1].set_exception(CheckpointError(reason))
 
     # ---- in the thread
 
@@ -198,13 +221,21 @@ class Checkpointing:
     def _run(self) -> None:
         while not self._closed:
             while self._facts:
-                self._carry_out(self._facts.popleft()())
+                self._take_in(self._facts.popleft())
             now = self._clock.monotonic()
             due = self._coordinator.next_tick()
             if due <= now:
-                self._carry_out(self._coordinator.tick(now))
+                self._take_in(partial(self._coordinator.tick, now))
             elif not self._closed:
                 self._clock.wait(self._bell, None if due == float("inf") else due - now)
+
+    def _take_in(self, fact: Fact) -> None:
+        """Hear a fact and do what follows; what nobody foresaw fails the job, not this thread."""
+        try:
+            self._carry_out(fact())
+        except Exception as error:
+            self._logger.exception("checkpoints of job %r", self._job)
+            self._fail_job(f"checkpoints cannot be taken: {shorten(error)}")
 
     def _carry_out(self, decisions: list[Decision]) -> None:
         waiting = deque(decisions)
@@ -278,14 +309,16 @@ class Checkpointing:
         self, subtask: Subtask, attempt: int, parts: Mapping[str, StatePart], last: int
     ) -> list[Decision]:
         now = self._clock.monotonic
-        number = self._coordinator.pending_id or self._store.next_id()
         try:
+            # A number that none has begun: with a checkpoint under way, this would be swept away.
+            number = self._store.next_id()
             self._store.begin(number)
             snapshot = self._write(subtask, number, parts)
-        except CheckpointError as error:
-            self._fail_job(str(error))
+        except (CheckpointError, OSError) as error:
+            self._fail_job(f"the final state cannot be kept: {error}")
             return []
         decisions = self._coordinator.subtask_ended(subtask, attempt, snapshot, last, now())
+        self._running[subtask].final = snapshot
         self._running[subtask].chains = {}
         if all(self._is_over(other) for other in self._running):
             decisions += self._coordinator.request(Request(_END), now())
@@ -329,6 +362,8 @@ class Checkpointing:
                         self._running[subtask].chains = snapshot.handle
         except (CheckpointError, OSError) as error:
             self._logger.warning("checkpoint %d failed: %s", number, error)
+            if request is not None and request.request_id == _END:
+                self._fail_job(f"the last checkpoint failed: {error}")
             return self._coordinator.store_failed(number, str(error), now())
         self._count(checkpoint)
         decisions = self._coordinator.store_finished(number, now())
@@ -356,7 +391,8 @@ class Checkpointing:
     def _abort(self, abort: Abort) -> None:
         self._logger.warning("checkpoint %d was given up: %s", abort.checkpoint_id, abort.reason)
         self._break_chains()  # what tasks have told as changed will not be told again
-        self._store.abort(abort.checkpoint_id)
+        if not self._holds_final_state(abort.checkpoint_id):
+            self._store.abort(abort.checkpoint_id)
         failed = self.statistics.failed + 1
         self.statistics = CheckpointStatistics(**{**vars(self.statistics), "failed": failed})
         self._answer(abort.request, CheckpointError(abort.reason))
@@ -364,6 +400,12 @@ class Checkpointing:
             self._leaving.discard(abort.request.request_id)
             for running in self._running.values():
                 running.task.order(Task.go_on)
+
+    def _holds_final_state(self, number: int) -> bool:
+        """Say whether the directory of a checkpoint holds the state of a task at its end."""
+        finals = (running.final for running in self._running.values())
+        chains = (chain for final in finals if final is not None for chain in final.handle.values())
+        return any(chunk.name.startswith(f"chk-{number}/") for chain in chains for chunk in chain)
 
     def _break_chains(self) -> None:
         for running in self._running.values():

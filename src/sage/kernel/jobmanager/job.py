@@ -441,6 +441,13 @@ class Job:
         graph = self.graph.stream_graph
         counters = _merge(self._counters)
         for node in graph.nodes.values():
+            if late := counters.read(node.id, "dropped_late"):
+                self.logger.warning(
+                    "%s dropped %d records that came too late; late_records() gives them, "
+                    "allowed_lateness(...) waits for them",
+                    node.name,
+                    late,
+                )
             count = counters.read(node.id, "unrouted")
             read = {edge.upstream.tag for edge in graph.outputs(node.id)} - {None, DEAD_LETTERS}
             if count:

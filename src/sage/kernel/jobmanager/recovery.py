@@ -32,7 +32,10 @@ class Recovery:
         """Return what the next attempt goes on from: the latest checkpoint, or what the first had."""
         if self.checkpoints is not None:
             self.checkpoints.wait_stored()
-        return self.read_latest() or self.restored
+        found = self.read_latest() or self.restored
+        if self.checkpoints is not None:
+            self.checkpoints.ended = found.final_states
+        return found
 
 
 def task_name(vertex: int) -> str:

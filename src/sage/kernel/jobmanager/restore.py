@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sage.common.errors import ConfigError
-from sage.common.suggest import did_you_mean
-from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk
+from sage.common.suggest import did_you_mean, shorten
+from sage.kernel.checkpoint.errors import CheckpointError
+from sage.kernel.checkpoint.messages import Subtask, SubtaskSnapshot
+from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk, SubtaskState
 from sage.kernel.runtime.task.restored_state import RestoredState
 
 
@@ -19,11 +22,13 @@ class RestoredJob:
         checkpoint_id: The number of the checkpoint; 0: the job starts afresh.
         states: The states by the uid of their operator.
         ended: The names of the tasks that had ended.
+        final_states: Where the state of those tasks is, for the checkpoints to come.
     """
 
     checkpoint_id: int = 0
     states: dict[str, RestoredState] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
+    final_states: dict[Subtask, SubtaskSnapshot] = field(default_factory=dict)
 
 
 def restore_job(
@@ -44,18 +49,38 @@ def restore_job(
     Raises:
         ConfigError: there is state for an operator that the program does not have.
         CheckpointDamagedError: a chunk is missing or damaged.
+        CheckpointError: what is in a chunk cannot be unpickled.
     """
     states: dict[str, RestoredState] = {}
+    final: dict[Subtask, SubtaskSnapshot] = {}
     for subtask in metadata.subtasks:
-        chunks = iter(subtask.chunks)
-        for uid, count in subtask.details.get("operators", {}).items():
-            chain = [next(chunks) for _ in range(count)]
+        chains = _chains(subtask)
+        for uid, chain in chains.items():
             if uid in uids:
-                states[uid] = RestoredState.of([read(chunk) for chunk in chain])
+                states[uid] = _state(metadata, uid, [read(chunk) for chunk in chain])
             elif not allow_non_restored_state:
                 raise ConfigError(_unknown(metadata, uid, uids))
-    ended = frozenset(subtask.task for subtask in metadata.subtasks if subtask.ended)
-    return RestoredJob(metadata.checkpoint_id, states, ended)
+        if subtask.ended:
+            size = sum(chunk.size for chunk in subtask.chunks)
+            final[Subtask(subtask.task, subtask.number)] = SubtaskSnapshot(chains, size, 0)
+    ended = frozenset(subtask.task for subtask in final)
+    return RestoredJob(metadata.checkpoint_id, states, ended, final)
+
+
+def _chains(subtask: SubtaskState) -> dict[str, tuple[Chunk, ...]]:
+    chunks = iter(subtask.chunks)
+    counts: dict[str, int] = subtask.details.get("operators", {})
+    return {uid: tuple(islice(chunks, count)) for uid, count in counts.items()}
+
+
+def _state(metadata: CheckpointMetadata, uid: str, parts: list[bytes]) -> RestoredState:
+    try:
+        return RestoredState.of(parts)
+    except Exception as error:
+        raise CheckpointError(
+            f"{metadata.kind} {metadata.checkpoint_id} of {metadata.job!r}: the state of the operator "
+            f"{uid!r} cannot be read: {shorten(error)}. Has a class been moved or renamed?"
+        ) from error
 
 
 def _unknown(metadata: CheckpointMetadata, uid: str, uids: Collection[str]) -> str:

@@ -122,14 +122,18 @@ class DiskKeyedStore:
         for name, table in self._tables.items():
             table.attach(self._engine, _number(self._engine, name))
 
-    def close(self) -> None:
-        """Write everything and close; again: nothing happens."""
+    def close(self, *, keep: bool = True) -> None:
+        """Write everything and close; again: nothing happens.
+
+        Args:
+            keep: Otherwise nobody wants the tables any more, and what is in the caches is dropped.
+        """
         if self._lock < 0:
             return
         engine, self._engine = self._engine, None
         try:
             if engine is not None:
-                _close(engine, list(self._tables.values()))
+                _close(engine, list(self._tables.values()) if keep else [])
         finally:
             os.close(self._lock)
             self._lock = -1

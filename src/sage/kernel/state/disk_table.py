@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 from sage.kernel.state.encoding import encode_entry, encode_key, entry_key, entry_value
 from sage.kernel.state.rocks_engine import RocksEngine
@@ -12,6 +13,11 @@ from sage.kernel.state.rocks_engine import RocksEngine
 PREFIX_LENGTH: Final = 4
 _ENTRY_COST: Final = 200
 """Bytes that an entry of a cache takes beside its data: two objects and a slot of a dict."""
+
+_NONE: Final[Any] = object()
+
+_AT_ONCE: Final = 256
+"""How many entries `scan` reads from the database at once."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,10 @@ class CacheLimits:
 
     entries: int = 100_000
     size: int = 64 << 20
+
+
+TableDelta: TypeAlias = tuple[dict[bytes, bytes], list[bytes]]
+"""What changed in a table: entries that were written, and keys that are gone, as bytes."""
 
 
 class DiskTable(MutableMapping[Any, Any]):
@@ -42,6 +52,8 @@ class DiskTable(MutableMapping[Any, Any]):
 
     def __init__(self, engine: RocksEngine, number: int, limits: CacheLimits) -> None:
         self._limits = limits
+        self._touched: dict[bytes, None] | None = None  # what is kept track of, if anything
+        self._most_touched = 0
         self.attach(engine, number)
 
     def attach(self, engine: RocksEngine, number: int) -> None:
@@ -92,6 +104,10 @@ class DiskTable(MutableMapping[Any, Any]):
         return entries * 3 >= self._limits.entries or size * 3 >= self._limits.size
 
     def _change(self, name: bytes, data: bytes | None) -> None:
+        if self._touched is not None:
+            self._touched[name] = None
+            if len(self._touched) > self._most_touched:
+                self._touched = None
         before = self._changed.get(name)
         self._changed[name] = data
         self._changed_size += len(data or b"") - len(before or b"")
@@ -153,10 +169,22 @@ class DiskTable(MutableMapping[Any, Any]):
         self._change(encode_key(key), encode_entry(key, value))
 
     def __delitem__(self, key: Any) -> None:
+        self.pop(key)
+
+    def pop(self, key: Any, default: Any = _NONE) -> Any:
+        """Remove a key and give its value; the default if there is none.
+
+        Raises:
+            KeyError: there is none, and no default.
+        """
         name = encode_key(key)
-        if self._find(name) is None:
+        data = self._find(name)
+        if data is not None:
+            self._change(name, None)
+            return entry_value(data)
+        if default is _NONE:
             raise KeyError(key)
-        self._change(name, None)
+        return default
 
     def __len__(self) -> int:
         self.flush()
@@ -176,8 +204,57 @@ class DiskTable(MutableMapping[Any, Any]):
         for name, data in self._engine.scan(self._prefix):
             yield name[PREFIX_LENGTH:], data
 
+    def scan(self) -> Iterator[Any]:
+        """Go through the keys; the table may be changed meanwhile, and nothing is held up by it.
+
+        A key that is there from start to end is met once, others at most once.
+        """
+        cached = dict.fromkeys(self._changed)
+        for name in cached:
+            data = self._find(name)
+            if data is not None:
+                yield entry_key(name, data)
+        after = b""
+        while True:
+            found = list(islice(self._engine.scan(self._prefix, after), _AT_ONCE))
+            for whole, data in found:
+                name = whole[PREFIX_LENGTH:]
+                if name not in cached and self._changed.get(name, b"") is not None:
+                    yield entry_key(name, data)
+            if len(found) < _AT_ONCE:
+                return
+            after = found[-1][0][PREFIX_LENGTH:] + b"\0"
+
+    def query(self, key: Any, default: Any = None) -> Any:
+        """Give the value of a key, from any thread; not while the store is closed or restored."""
+        name = encode_key(key)
+        data = self._changed.get(name, b"")
+        if data == b"":  # what has not changed may be stale in a cache, for this thread
+            data = self._engine.get(self._prefix + name)
+        return default if data is None else entry_value(data)
+
+    def track(self, most: int) -> None:
+        """Keep track of what is changed from now on, of up to `most` keys."""
+        self._touched, self._most_touched = {}, most
+
+    def changes(self) -> TableDelta | None:
+        """Give what changed since `track`; `None` if that was too much, or everything was deleted."""
+        if self._touched is None:
+            return None
+        found = {name: self._find(name) for name in self._touched}
+        changed = {name: data for name, data in found.items() if data is not None}
+        return changed, [name for name, data in found.items() if data is None]
+
+    def apply(self, changed: Mapping[bytes, bytes], deleted: Iterable[bytes]) -> None:
+        """Do what `changes` told."""
+        for name in deleted:
+            self._change(name, None)
+        for name, data in changed.items():
+            self._change(name, data)
+
     def clear(self) -> None:
         """Delete all entries, at a cost that does not depend on how many there are."""
+        self._touched = None
         self._engine.delete_prefix(self._prefix, {self._count_name: bytes(8)})
         self._count = 0
         self._forget()

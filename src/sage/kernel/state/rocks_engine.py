@@ -94,10 +94,15 @@ class RocksEngine:
         with _told("write", self._path):
             self._db.write(batch, self._unlogged)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all entries whose key begins so, as they are now, in the order of their bytes."""
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give all entries whose key begins so, as they are now, in the order of their bytes.
+
+        Args:
+            prefix: How their keys begin.
+            start: Those are left out whose key goes on with less than this.
+        """
         with _told("read", self._path):
-            found = self._db.items(from_key=prefix)
+            found = self._db.items(from_key=prefix + start)
         for name, data in found:
             if not name.startswith(prefix):
                 return

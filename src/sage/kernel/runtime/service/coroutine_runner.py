@@ -26,7 +26,6 @@ class CoroutineRunner:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._running: dict[Key, asyncio.Task[Any]] = {}
-        self._ending: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold of its tasks
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -48,28 +47,17 @@ class CoroutineRunner:
         answer: Callable[[Any, BaseException | None], None],
     ) -> None:
         work = self._running[key] = self._loop.create_task(_outcome(coroutine))
-        ending = self._loop.create_task(self._end(key, work, deadline, answer))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-        work.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled unbegun
-
-    async def _end(
-        self,
-        key: Key,
-        work: asyncio.Task[Any],
-        deadline: float,
-        answer: Callable[[Any, BaseException | None], None],
-    ) -> None:
         left = deadline - time.monotonic()
-        try:
-            result, error = await asyncio.wait_for(work, None if left > _FOR_EVER else left)
-        except asyncio.CancelledError as ended:
-            result, error = None, ended
-        except TimeoutError:  # not the coroutine's own: that is an outcome
-            result, error = None, ServiceTimeoutError("its deadline passed while it ran")
-        finally:
+        timer = None if left > _FOR_EVER else self._loop.call_later(left, work.cancel)
+
+        def end(ended: asyncio.Task[Any]) -> None:
             del self._running[key]
-        answer(result, error)
+            if timer is not None:
+                timer.cancel()
+            coroutine.close()  # it may have been cancelled unbegun
+            answer(*_result(ended, deadline))
+
+        work.add_done_callback(end)
 
     def cancel(self, key: Key) -> None:
         """Cancel the coroutine that works on a request, if there is one."""
@@ -103,3 +91,12 @@ async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
         raise
     except BaseException as error:  # noqa: BLE001 - an exit would end the whole loop
         return None, error
+
+
+def _result(ended: asyncio.Task[Any], deadline: float) -> tuple[Any, BaseException | None]:
+    if not ended.cancelled():
+        result, error = ended.result()
+        return result, error
+    if time.monotonic() >= deadline:
+        return None, ServiceTimeoutError("its deadline passed while it ran")
+    return None, asyncio.CancelledError()

@@ -107,6 +107,6 @@ def _ask(
     if response.success:
         return middleware.after_call(response)
     error = error_of(response, request.service_name, request.method_name)
-    if not isinstance(middleware, ServiceMiddleware) and not hasattr(middleware, "on_error"):
-        return None  # a class of its own may leave it out
-    return middleware.on_error(request, error)
+    # A class that is not derived from `ServiceMiddleware` may leave it out.
+    on_error = getattr(middleware, "on_error", None)
+    return None if on_error is None else on_error(request, error)

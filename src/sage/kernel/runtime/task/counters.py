@@ -69,6 +69,7 @@ class OperatorMetrics:
         errors: Records whose function failed and that were skipped or sent to the dead letters.
         dropped: Records that a filter or `distinct` held back.
         unrouted: Records put out to a side output that nobody reads.
+        late: Records that came too late for their windows or their join.
     """
 
     name: str
@@ -78,6 +79,7 @@ class OperatorMetrics:
     errors: int = 0
     dropped: int = 0
     unrouted: int = 0
+    late: int = 0
 
 
 def operator_metrics(graph: StreamGraph, counters: Counters) -> list[OperatorMetrics]:
@@ -102,6 +104,7 @@ def operator_metrics(graph: StreamGraph, counters: Counters) -> list[OperatorMet
                 errors=count("errors"),
                 dropped=count("dropped"),
                 unrouted=count("unrouted"),
+                late=count("late"),
             )
         )
     return metrics

@@ -36,10 +36,10 @@ class TimeInput:
 
     assigner: Assigner
     sources: set[int]
+    _quiet_since: float
     watermark: int = MIN_WATERMARK
     idle: bool = False
     _notes: int = 0
-    _quiet_since: float = 0.0
 
     def look(self, now: float) -> None:
         """Ask the assigner, and find out whether it is idle."""
@@ -47,7 +47,6 @@ class TimeInput:
         if assigner.notes != self._notes:
             self._notes, self._quiet_since, self.idle = assigner.notes, now, False
         elif assigner.idleness_ms is not None and not self.idle:
-            self._quiet_since = self._quiet_since or now
             self.idle = now - self._quiet_since >= assigner.idleness_ms / 1000
         mark = assigner.watermark()
         if mark is not None and mark > self.watermark:
@@ -121,6 +120,7 @@ class Timekeeper:
         clock: Clock,
         pass_on: Callable[[int], None],
     ) -> None:
+        self._live = live
         self._clock = clock
         self._pass_on = pass_on
         self.inputs: dict[int, TimeInput] = {}
@@ -143,7 +143,7 @@ class Timekeeper:
         part = live.part
         if isinstance(live.node.operator, AssignTimestamps):
             assert isinstance(part, Assigner)
-            self.inputs[node] = TimeInput(part, set(sources))
+            self.inputs[node] = TimeInput(part, set(sources), self._clock.monotonic())
             above[node] = [node]
         elif part is not None:
             inputs = [self._input_at(i) for i in above[node]]
@@ -163,26 +163,36 @@ class Timekeeper:
     def advance(self) -> None:
         """Ask the assigners, and tell everybody whose event time has moved."""
         now = self._clock.monotonic()
-        for entry in self.inputs.values():
-            entry.look(now)
+        for node in self.inputs:
+            self._look(node, now)
         self.tell()
+
+    def _look(self, node: int, now: float) -> None:
+        try:
+            self.inputs[node].look(now)
+        except USER_ERRORS as error:
+            raise operator_error(error, self._live[node].node, "timer") from error
 
     def set_watermark(self, node: int, watermark: int) -> None:
         """Let the time of one assigner come as far as `watermark`, at once."""
         entry = self.inputs[node]
         if watermark > entry.watermark:
             entry.watermark = watermark
-            entry.look(self._clock.monotonic())
+            self._look(node, self._clock.monotonic())
             self.tell()
 
     def source_ended(self, node: int) -> None:
-        """Take note that a source has ended: it holds nobody back any more."""
+        """Take note that a source has ended: it holds nobody back any more.
+
+        They are told at once: nothing else may ever happen that would bring them on.
+        """
+        for held in self._held.values():
+            held.sources.discard(node)
         for entry in self.inputs.values():
             entry.sources.discard(node)
             if not entry.sources:
                 entry.watermark = MAX_WATERMARK
-        for held in self._held.values():
-            held.sources.discard(node)
+        self.tell()
 
     def end(self, node: int) -> None:
         """Let event time end behind an assigner whose input has ended."""

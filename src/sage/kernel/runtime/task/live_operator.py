@@ -25,11 +25,11 @@ from sage.dataflow.operator.base import (
 )
 from sage.dataflow.operator.record_wise import CallSink
 from sage.dataflow.state.declarations import bind_state, declared_states
-from sage.dataflow.state.heap_store import HeapKeyedStore
 from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
 from sage.kernel.runtime.task.restored_state import RestoredState, Uncommitted
+from sage.kernel.state.backend import OperatorStore, restore_chain
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class LiveOperator:
         self.writer: SinkWriter[Any] | None = None
         self.uncommitted = Uncommitted()
         self.restored = restored
-        self.store: HeapKeyedStore | None = None
+        self.store: OperatorStore | None = None
         self._closers: list[Callable[[], None]] = []
 
     def open(self) -> None:
@@ -161,13 +161,16 @@ class LiveOperator:
     def _bind_state(self, function: Any) -> None:
         """Give a function the state that it declares, as an earlier attempt has left it."""
         if self.store is None:
-            context = self.context
-            self.store = HeapKeyedStore(context.now_ms, layered=context.job.checkpoints)
-            chain = [] if self.restored is None else self.restored.chain("store")
-            for full in chain[:1]:
-                self.store.load(full)
-            for changes in chain[1:]:
-                self.store.apply(changes)
+            job = self.context.job
+            self.store, close = job.state.open_store(
+                job.job_name,
+                self.node.uid,
+                self.context.now_ms,
+                layered=job.checkpoints,
+                states=len(declared_states(function)),
+            )
+            self._closers.append(close)
+            restore_chain(self.store, [] if self.restored is None else self.restored.chain("store"))
         bind_state(function, self.store)
 
     def on_close(self, closer: Callable[[], None]) -> None:
@@ -234,18 +237,18 @@ class _LivePartContext:
         """Deliver what has been put out so far."""
         self.access.pass_on()
 
-    def run_calls(self, *, blocking: bool, collects: bool) -> CallRunner:
+    def run_calls(self, *, capacity: int, blocking: bool, collects: bool) -> CallRunner:
         """Make what runs calls of the function while the task goes on."""
         # asyncio takes a while to import, and most programs do without.
         from sage.kernel.runtime.task import async_runner  # noqa: PLC0415
 
-        node, context = self.live.node, self.live.context
+        node = self.live.node
         settings = async_runner.RunnerSettings(
             kind=node.operator.kind,
             name=node.name,
-            logger=context.logger,
+            capacity=capacity,
             collects=collects,
-            wake=context.wake,
+            context=self.live.context,
             pause=self.access.pause,
         )
         runner = async_runner.ThreadRunner if blocking else async_runner.LoopRunner

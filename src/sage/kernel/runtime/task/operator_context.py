@@ -11,6 +11,7 @@ from sage.common.clock import Clock
 from sage.common.log import get_logger
 from sage.dataflow.function.context import ServiceCaller
 from sage.kernel.runtime.task.layered_table import LayeredTable
+from sage.kernel.state.backend import StateBackend
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class JobContext:
         buffer_size: How many records a live source may be read ahead.
         service_manager: Calls the services of the environment.
         checkpoints: Whether checkpoints are taken.
+        state: What keeps the state that functions declare.
     """
 
     job_name: str
@@ -32,6 +34,7 @@ class JobContext:
     buffer_size: int
     service_manager: ServiceCaller
     checkpoints: bool = False
+    state: StateBackend = field(default_factory=StateBackend)
 
 
 @dataclass(frozen=True)

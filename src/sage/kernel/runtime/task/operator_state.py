@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage.dataflow.function.sink import SinkWriter, TwoPhaseWriter
-from sage.dataflow.state.heap_store import HeapKeyedStore
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
+from sage.kernel.state.backend import OperatorStore
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,13 @@ def take_part(
     content |= live.context.take_tables(full=full)
     if live.store is not None:
         content |= _store_state(live.store, full=full)
-    if not content:
-        return None
-    return StatePart(full, _dumps(content))
+    if content or (full and _may_have_state(live)):  # whoever had state may have none any more
+        return StatePart(full, _dumps(content))
+    return None
+
+
+def _may_have_state(live: LiveOperator) -> bool:
+    return live.part is not None or live.store is not None or live.writer is not None
 
 
 def commit_at_once(live: LiveOperator) -> None:
@@ -90,17 +94,21 @@ def _writer_state(
         prepared = writer.prepare_commit(checkpoint_id)
         if prepared is not None:
             live.uncommitted.prepared[checkpoint_id] = prepared
-    state, waiting = writer.snapshot(), dict(live.uncommitted.prepared)
-    return {"writer": state, "uncommitted": waiting} if state is not None or waiting else {}
+    if not isinstance(writer, TwoPhaseWriter) and type(writer).snapshot is SinkWriter.snapshot:
+        return {}
+    # Also if it is nothing: what an earlier part says to be uncommitted is committed by now.
+    return {"writer": writer.snapshot(), "uncommitted": dict(live.uncommitted.prepared)}
 
 
-def _store_state(store: HeapKeyedStore, *, full: bool) -> dict[str, Any]:
-    changes = store.take_changes()
+def _store_state(store: OperatorStore, *, full: bool) -> dict[str, Any]:
     if full:
-        return {"store": store.snapshot_full()}
-    tables = (*changes["tables"].values(), changes["event"], changes["processing"])
-    small = changes["broadcast"] or changes["lists"]
-    return {"store": changes} if small or any(map(any, tables)) else {}
+        return {"store": store.take_full()}
+    changes = store.take_changes()
+    of_tables = (changes["tables"], changes.get("entries", {}))
+    tables = [table for kind in of_tables for table in kind.values()]
+    small = changes["broadcast"] or changes["lists"] or "files" in changes
+    changed = small or any(map(any, (*tables, changes["event"], changes["processing"])))
+    return {"store": changes} if changed else {}
 
 
 def _live_state(live: LiveOperator, *, full: bool) -> dict[str, Any]:

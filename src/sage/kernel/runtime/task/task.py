@@ -247,7 +247,9 @@ class Task:
 
     def _read(self, inlet: _Inlet) -> Sequence[object] | None:
         try:
-            values = inlet.reader.read_batch(inlet.size)
+            # Where time counts, no source runs ahead of a slower one: what waits for it would pile up.
+            size = min(i.size for i in self._inlets) if self._time else inlet.size
+            values = inlet.reader.read_batch(size)
             if values is None or isinstance(values, Sequence):
                 return values
             raise TypeError(

@@ -1,0 +1,320 @@
+"""Files appear whole and once, whenever the process dies; what is half done is cleaned up."""
+
+import errno
+import gzip
+import os
+import resource
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from connector.sink_sweep import RECORDS, read_files, restore_and_finish
+from recovery.running import recovering
+from recovery.scripted_source import Checkpoint, Fail, ScriptedSource
+from sage import LocalEnvironment
+from sage.connector.csv_file import CsvSource, csv_row_to_dict
+from sage.connector.file import TextFileSource
+from sage.connector.file_sink import FileSink
+from sage.connector.sink_error import SinkError
+from sage.testing import StandaloneContext, read_all
+from sage.testing.sink_conformance import check_sink
+
+
+def take_checkpoint(env):
+    return env.job._job.checkpoint()
+
+
+def places(tmp_path):
+    for number in range(1000):
+        yield tmp_path / str(number)
+
+
+def visible(sink):
+    names = sorted(n for n in os.listdir(sink.directory) if not n.startswith("."))
+    return [os.path.join(sink.directory, name) for name in names]
+
+
+def hidden(directory):
+    return [name for name in os.listdir(directory) if name.startswith(".")]
+
+
+def by_checkpoint(path):
+    """The order in which the parts of all subtasks were committed."""
+    _, subtask, checkpoint, number = os.path.basename(path).partition(".")[0].split("-")
+    return int(subtask), int(checkpoint), int(number)
+
+
+def write_and_commit(writer, batch):
+    writer.write_batch(batch)
+    writer.commit(writer.prepare_commit(1))
+
+
+def write_all(sink, *batches, context=None):
+    with closing(sink.create_writer(context or StandaloneContext(), None)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+        if (prepared := writer.prepare_commit(1)) is not None:
+            writer.commit(prepared)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"roll_bytes": 1}])
+def test_text_conforms(tmp_path, options):
+    new_place = places(tmp_path)
+
+    def read_back(sink):
+        paths = sorted(visible(sink), key=by_checkpoint)
+        return read_all(TextFileSource(paths)) if paths else []
+
+    check_sink(lambda: FileSink(next(new_place), "text", **options), read_back)
+    assert not [name for place in tmp_path.iterdir() for name in hidden(place)]
+
+
+def test_csv_conforms_with_the_columns_of_the_first_record(tmp_path):
+    new_place = places(tmp_path)
+    rows = [{"id": str(n), "note": f'a "quoted",\nline {n}'} for n in range(8)]
+
+    def read_back(sink):
+        paths = sorted(visible(sink), key=by_checkpoint)
+        return [*map(csv_row_to_dict, read_all(CsvSource(paths)))] if paths else []
+
+    check_sink(lambda: FileSink(next(new_place), "csv"), read_back, rows)
+
+
+def test_a_restored_writer_keeps_the_columns(tmp_path):
+    sink = FileSink(tmp_path, "csv")
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        writer.write_batch([{"a": 1, "b": 2}])
+        prepared, state = writer.prepare_commit(1), writer.snapshot()
+        writer.commit(prepared)
+    with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+        writer.write_batch([{"b": 4, "a": 3}])
+        writer.commit(writer.prepare_commit(2))
+    assert [Path(path).read_text() for path in visible(sink)] == ["a,b\n1,2\n", "a,b\n3,4\n"]
+
+
+def test_lists_are_rows_with_a_header_only_if_there_are_names(tmp_path):
+    bare, named = FileSink(tmp_path / "1", "csv"), FileSink(tmp_path / "2", "csv", fieldnames=["x"])
+    write_all(bare, [[1], (2,)])
+    write_all(named, [[1], {"x": 2}])
+    assert Path(*visible(bare)).read_text() == "1\n2\n"
+    assert Path(*visible(named)).read_text() == "x\n1\n2\n"
+
+
+def test_names_tell_subtask_checkpoint_and_number_and_files_roll(tmp_path):
+    sink = FileSink(tmp_path, "jsonl", compression="gzip", roll_bytes=10, prefix="trips")
+    write_all(sink, [{"id": 1}], ["x" * 300_000], [2], context=StandaloneContext(subtask_index=3))
+    assert [os.path.basename(path) for path in visible(sink)] == [
+        "trips-3-0000000001-0.jsonl.gz",
+        "trips-3-0000000001-1.jsonl.gz",
+        "trips-3-0000000001-2.jsonl.gz",
+    ]
+    assert gzip.decompress(Path(visible(sink)[0]).read_bytes()) == b'{"id":1}\n'
+
+
+def test_the_same_records_make_the_same_bytes(tmp_path):
+    one = FileSink(tmp_path / "1", compression="gzip")
+    two = FileSink(tmp_path / "2", compression="gzip")
+    write_all(one, ["a"])
+    write_all(two, ["a"])
+    assert Path(*visible(one)).read_bytes() == Path(*visible(two)).read_bytes()
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    sink = FileSink(tmp_path)
+    write_all(sink, ["a"])
+    other = tmp_path / "other"
+    other.touch()
+    assert Path(visible(sink)[1]).stat().st_mode == other.stat().st_mode
+
+
+def test_a_job_runs_with_the_sink(tmp_path):
+    env = LocalEnvironment("files")
+    env.from_batch(range(2500)).sink(FileSink(tmp_path / "out"))
+    env.execute()
+    assert read_all(TextFileSource(visible(FileSink(tmp_path / "out")))) == [*map(str, range(2500))]
+    assert hidden(tmp_path / "out") == []
+
+
+def test_a_job_that_fails_and_goes_on_writes_each_record_once(tmp_path):
+    script = [0, Fail(), 1, 2, Checkpoint(), 3, Fail(), 4, Checkpoint(), Checkpoint(), 5, 6, Fail()]
+    script += [*range(7, 2500), Fail(), Checkpoint(), *range(2500, 3000)]
+    env = recovering(tmp_path / "checkpoints")
+    source = ScriptedSource(script, lambda: take_checkpoint(env))
+    env.from_source(source).sink(FileSink(tmp_path / "out"))
+    env.execute(progress=False)
+    paths = sorted(visible(FileSink(tmp_path / "out")), key=by_checkpoint)
+    assert len(paths) > 2
+    assert read_all(TextFileSource(paths)) == [*map(str, range(3000))]
+    assert hidden(tmp_path / "out") == []
+
+
+def test_killed_before_every_step_what_is_visible_is_what_was_committed(tmp_path):
+    script = Path(__file__).with_name("sink_sweep.py")
+    swept = subprocess.run(
+        [sys.executable, str(script), "files", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stderr
+    steps = int(swept.stdout)
+    assert steps > 20
+    for step in range(steps + 1):
+        restore_and_finish("files", tmp_path / str(step))
+        assert read_files(tmp_path / str(step)) == RECORDS
+        assert hidden(tmp_path / str(step) / "out") == []
+
+
+# ---- what is not one's own
+
+
+def test_leftovers_of_other_jobs_and_subtasks_stay(tmp_path):
+    sink = FileSink(tmp_path)
+    contexts = [
+        StandaloneContext(job_name="other"),
+        StandaloneContext(operator_name="other"),
+        StandaloneContext(subtask_index=1, parallelism=2),
+    ]
+    prepared = []
+    for context in contexts:
+        with closing(sink.create_writer(context, None)) as writer:
+            writer.write_batch(["kept"])
+            prepared.append((context, writer.prepare_commit(1), writer.snapshot()))
+    (tmp_path / ".part-notes.tmp").touch()
+    with closing(sink.create_writer(StandaloneContext(parallelism=2), None)):
+        assert len(hidden(tmp_path)) == 4
+    for context, committable, state in prepared[::2]:  # the names of the first two are the same
+        with closing(sink.create_writer(context, state)) as writer:
+            writer.commit(committable)
+    assert len(visible(sink)) == 2
+
+
+def test_what_another_run_of_the_same_job_is_writing_stays(tmp_path):
+    sink = FileSink(tmp_path)
+    with closing(sink.create_writer(StandaloneContext(), None)) as living:
+        living.write_batch(["a"])
+        with closing(sink.create_writer(StandaloneContext(), None)) as second:
+            second.write_batch(["b"])
+            prepared = living.prepare_commit(1)
+            with closing(sink.create_writer(StandaloneContext(), None)):
+                living.commit(prepared)
+                second.commit(second.prepare_commit(2))
+    assert read_all(TextFileSource(visible(sink))) == ["a", "b"]
+
+
+def test_a_start_without_a_checkpoint_removes_leftovers_of_subtasks_that_are_no_more(tmp_path):
+    sink = FileSink(tmp_path)
+    with closing(
+        sink.create_writer(StandaloneContext(subtask_index=3, parallelism=4), None)
+    ) as writer:
+        writer.write_batch(["a"])
+        writer.prepare_commit(1)
+    with closing(sink.create_writer(StandaloneContext(parallelism=2), None)):
+        assert len(hidden(tmp_path)) == 1
+    with closing(sink.create_writer(StandaloneContext(subtask_index=1, parallelism=2), None)):
+        assert hidden(tmp_path) == []
+
+
+def test_another_file_of_the_name_is_never_replaced(tmp_path):
+    sink = FileSink(tmp_path)
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        writer.write_batch(["a"])
+        prepared = writer.prepare_commit(1)
+        (tmp_path / prepared[0][1]).write_text("not ours")
+        with pytest.raises(SinkError, match=r"there is another part-0-0000000001-0\.txt already"):
+            writer.commit(prepared)
+    assert (tmp_path / prepared[0][1]).read_text() == "not ours"
+
+
+def test_a_file_that_is_gone_is_told(tmp_path):
+    sink = FileSink(tmp_path)
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        writer.write_batch(["a"])
+        prepared = writer.prepare_commit(1)
+        writer.commit(prepared)
+        os.remove(tmp_path / prepared[0][1])
+        with pytest.raises(SinkError, match=r"neither it nor .* is there"):
+            writer.commit(prepared)
+
+
+# ---- faults
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SinkError, match=r"cannot make the directory .*file"):
+        FileSink(tmp_path / "file").create_writer(StandaloneContext(), None)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink = FileSink(tmp_path)
+    writer = sink.create_writer(StandaloneContext(), None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(SinkError, match=os.strerror(errno.EFBIG)):
+            write_and_commit(writer, ["x" * 1_000_000])
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("operation", ["create", "write", "fsync", "fsync-directory", "rename"])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_fault_at_any_step_leaves_nothing_that_a_new_start_does_not_remove(
+    tmp_path, operation, compression
+):
+    sink = FileSink(tmp_path, compression=compression)
+
+    def fail(step, path):
+        if step == operation:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    writer = sink.create_writer(StandaloneContext(), None, step=fail)
+    with pytest.raises((SinkError, OSError), match="no space left"):
+        write_and_commit(writer, ["a"])
+    writer.close()
+    sink.create_writer(StandaloneContext(), None).close()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "message"),
+    [
+        ("csv", 7, "needs dicts, or lists and tuples; the record is 7"),
+        ("jsonl", object(), "cannot be written as JSON"),
+        ("text", "\udc80", "cannot be written as utf-8"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_told(tmp_path, kind, record, message):
+    with closing(FileSink(tmp_path, kind).create_writer(StandaloneContext(), None)) as writer:
+        with pytest.raises(SinkError, match=message):
+            writer.write_batch([record])
+
+
+def test_a_row_with_other_columns_is_told(tmp_path):
+    with closing(FileSink(tmp_path, "csv").create_writer(StandaloneContext(), None)) as writer:
+        writer.write_batch([{"a": 1}])
+        with pytest.raises(SinkError, match=r"needs the columns \['a'\]"):
+            writer.write_batch([{"b": 1}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"format": "json"}, "no format 'json'.*Did you mean 'jsonl'"),
+        ({"encoding": "utf-16"}, "does not write ASCII"),
+        ({"encoding": "klingon"}, "unknown encoding"),
+        ({"compression": "zip"}, "compression is None or 'gzip'"),
+        ({"roll_bytes": 0}, "roll_bytes is a whole number"),
+        ({"roll_byte": 1}, "no option 'roll_byte'.*Did you mean 'roll_bytes'"),
+        ({"fieldnames": ["a"]}, "fieldnames are the columns of format='csv'"),
+        ({"prefix": "../x"}, "a prefix has letters"),
+    ],
+)
+def test_odd_settings_are_told_at_once(tmp_path, settings, message):
+    with pytest.raises(SinkError, match=message):
+        FileSink(tmp_path, **settings)
+    assert os.listdir(tmp_path) == []
