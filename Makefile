@@ -33,6 +33,7 @@ SERVICE_ROUNDS ?= 44
 fuzz: $(STAMPS)/dev
 	PYTHONPATH=tests $(BIN)/python -m transport.kill_fuzz --rounds $(ROUNDS)
 	PYTHONPATH=tests $(BIN)/python -m transport.single_step --stride 7
+	PYTHONPATH=tests $(BIN)/python -m recovery.kill_sweep --rounds $(ROUNDS)
 	PYTHONPATH=tests $(BIN)/python -m service.storm.kill_fuzz --rounds $(SERVICE_ROUNDS) --kills 60
 
 docs: $(STAMPS)/docs

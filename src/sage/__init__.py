@@ -32,6 +32,10 @@ from sage.common.errors import (
     SourceError,
     StateError,
 )
+from sage.connector.file_sink import FileSink
+from sage.connector.row_buffer import Spill
+from sage.connector.sink_error import SinkError
+from sage.connector.table_sink import TableSink
 from sage.core.api.base_environment import BaseEnvironment
 from sage.core.api.collected import Collected
 from sage.core.api.datastream import (
@@ -62,13 +66,14 @@ from sage.dataflow.function.aggregators import (
 )
 from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.context import RuntimeContext, SourceContext
+from sage.dataflow.function.join import BaseJoinFunction
 from sage.dataflow.function.keyed import (
     AggregateFunction,
     FieldKeyByFunction,
     KeyByFunction,
     ReduceFunction,
 )
-from sage.dataflow.function.sink import Sink, SinkFunction, SinkWriter
+from sage.dataflow.function.sink import Sink, SinkFunction, SinkWriter, TwoPhaseWriter
 from sage.dataflow.function.source import (
     BatchFunction,
     Source,
@@ -84,6 +89,7 @@ from sage.dataflow.function.transform import (
     CoProcessFunction,
     FilterFunction,
     FlatMapFunction,
+    KeyedProcessFunction,
     MapFunction,
     ProcessContext,
     ProcessFunction,
@@ -137,8 +143,12 @@ from sage.dataflow.window import (
     sliding_time_window,
     tumbling_time_window,
 )
+from sage.kernel.checkpoint.errors import CheckpointError
 from sage.kernel.jobmanager.job import JobMetrics, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
+from sage.kernel.runtime.service.batching import batch
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.policy.retry import RetryPolicy
 
 __all__ = [
     "AggregateFunction",
@@ -146,8 +156,10 @@ __all__ = [
     "BaseCoMapFunction",
     "BaseEnvironment",
     "BaseFunction",
+    "BaseJoinFunction",
     "BatchFunction",
     "BroadcastState",
+    "CheckpointError",
     "Clock",
     "CoFlatMapFunction",
     "CoMapFunction",
@@ -168,6 +180,7 @@ __all__ = [
     "EventTimeTrigger",
     "Evictor",
     "FieldKeyByFunction",
+    "FileSink",
     "FilterFunction",
     "FlatMapFunction",
     "FunctionError",
@@ -182,6 +195,7 @@ __all__ = [
     "JobStatus",
     "JobTimeoutError",
     "KeyByFunction",
+    "KeyedProcessFunction",
     "KeyedStream",
     "ListState",
     "LocalEnvironment",
@@ -196,6 +210,7 @@ __all__ = [
     "PurgingTrigger",
     "ReduceFunction",
     "ReducingState",
+    "RetryPolicy",
     "RuntimeContext",
     "SageError",
     "ServiceCallError",
@@ -203,12 +218,14 @@ __all__ = [
     "ServiceCycleError",
     "ServiceError",
     "ServiceMethodError",
+    "ServiceMiddleware",
     "ServiceNotFoundError",
     "ServiceOverloadedError",
     "ServiceTimeoutError",
     "ServiceUnavailableError",
     "SessionWindows",
     "Sink",
+    "SinkError",
     "SinkFunction",
     "SinkWriter",
     "SlidingTimeWindows",
@@ -217,16 +234,19 @@ __all__ = [
     "SourceError",
     "SourceFunction",
     "SourceReader",
+    "Spill",
     "SplitStream",
     "StateError",
     "StateTtl",
     "StopSignal",
     "SystemClock",
+    "TableSink",
     "TimeEvictor",
     "Trigger",
     "TriggerContext",
     "TriggerResult",
     "TumblingTimeWindows",
+    "TwoPhaseWriter",
     "ValueState",
     "WatermarkGenerator",
     "WatermarkStrategy",
@@ -235,6 +255,7 @@ __all__ = [
     "WindowFunction",
     "WindowResult",
     "WindowedStream",
+    "batch",
     "bounded_out_of_orderness",
     "collect",
     "count",

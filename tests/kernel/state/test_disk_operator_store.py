@@ -16,9 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sage.common.errors import StateError
 from sage.dataflow.state.heap_store import HeapKeyedStore
+from sage.dataflow.state.live import Expiring
 from sage.kernel.state.backend import restore_chain
 from sage.kernel.state.disk_operator_store import DiskOperatorStore
 from sage.kernel.state.disk_table import CacheLimits
+from sage.kernel.state.encoding import decode_value, encode_value
 from sage.testing.state_conformance import check_state_backend
 
 pytest.importorskip("rocksdict")
@@ -149,6 +151,14 @@ class Lockstep(RuleBasedStateMachine):
 
 TestLockstep = Lockstep.TestCase
 TestLockstep.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("value", [None, 0, -(10**30), "ключ", b"", [1], {"a": Expiring(1, 2)}])
+@pytest.mark.parametrize("expires_ms", [-(2**63), 0, 1_700_000_000_000, 2**63 - 1])
+def test_a_value_that_expires_keeps_its_time(value: Any, expires_ms: int) -> None:
+    found = decode_value(encode_value(Expiring(value, expires_ms)))
+    assert type(found) is Expiring
+    assert found == (value, expires_ms)
 
 
 def store_in(directory: Path, **options: Any) -> DiskOperatorStore:

@@ -171,6 +171,10 @@ class ProcessFunction(BaseFunction, Generic[T, R]):
         return None
 
 
+KeyedProcessFunction = ProcessFunction
+"""The name by which Flink's users know a process function behind `key_by`; it is the same class."""
+
+
 class BaseCoMapFunction(BaseFunction, Generic[T, T1, R]):
     """One record in, one out, by a method per input: `map0` for the first stream, `map1`, `map2` ….
 

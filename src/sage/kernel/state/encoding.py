@@ -15,9 +15,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from struct import Struct
 from typing import Any, Final
 from uuid import UUID
 
+from sage.dataflow.state.live import Expiring
 from sage.kernel.state.errors import StateKeyError
 
 _LENGTH: Final = 4
@@ -26,6 +28,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 PICKLED: Final = 0x80
 """The first byte of every pickle of protocol 2 and later: other values begin with another one."""
+
+_EXPIRING: Final = ord("x")
+_EXPIRY: Final = Struct("<Bq")
 
 _INT, _STR, _BYTES = b"i", b"s", b"b"
 
@@ -171,6 +176,8 @@ def encode_value(value: Any) -> bytes:
         return b"i%d" % value
     if kind is str:
         return b"s" + value.encode("utf-8", "surrogatepass")  # type: ignore[no-any-return]
+    if kind is Expiring:
+        return _EXPIRY.pack(_EXPIRING, value.expires_ms) + encode_value(value.value)
     return pickle.dumps(value, 5)
 
 
@@ -181,6 +188,8 @@ def decode_value(data: bytes) -> Any:
         return pickle.loads(data)  # noqa: S301 - our own file, in a directory of our own
     if kind == _INT[0]:
         return int(data[1:])
+    if kind == _EXPIRING:
+        return Expiring(decode_value(data[_EXPIRY.size :]), _EXPIRY.unpack_from(data)[1])
     return data[1:].decode("utf-8", "surrogatepass")
 
 

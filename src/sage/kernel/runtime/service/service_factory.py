@@ -70,7 +70,7 @@ class ServiceOptions:
         Example:
             >>> options = ServiceOptions().changed(replicas=2, isolation="process", timeout=5)
             >>> options.replicas, options.calls.call.timeout
-            (2, 5)
+            (2, 5.0)
         """
         own = {name: value for name, value in values.items() if name in _OWN}
         others = {name: value for name, value in values.items() if name not in _OWN}
