@@ -101,7 +101,11 @@ class OperatorContext:
         """Take over tables of a checkpoint, and what changed in them afterwards."""
         for tables in chain:
             for name, entries in tables.items():
-                self.layered_table(name).load(entries)
+                table = self.layered_table(name)
+                if self.job.checkpoints:
+                    table.load(entries)
+                else:  # loops look nowhere else
+                    table.fresh.update(entries)
 
     def forget(self) -> None:
         """Let go of the tables: a function that the user holds on to has this context still."""
