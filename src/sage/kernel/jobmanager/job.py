@@ -146,25 +146,27 @@ class Job:
             self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
 
     def _make_tasks(self, restored: RestoredJob) -> list[Task]:
-        """Make the tasks of an attempt, those left out that had ended."""
+        """Make the tasks of an attempt; those that had ended have only to commit what was left."""
         saves = self._recovery.checkpoints is not None
         tasks = []
         for vertex, counters in zip(self.graph.vertices, self._counters, strict=True):
-            if task_name(vertex.id) not in restored.ended:
-                task = Task(
-                    self.graph.stream_graph,
-                    vertex,
-                    self._context,
-                    counters,
-                    restored=restored.states,
-                    on_end=self._input_ended if saves else None,
-                )
-                tasks.append(task)
+            has_ended = task_name(vertex.id) in restored.ended
+            task = Task(
+                self.graph.stream_graph,
+                vertex,
+                self._context,
+                counters,
+                restored=restored.states,
+                has_ended=has_ended,
+                on_end=self._input_ended if saves else None,
+            )
+            tasks.append(task)
         return tasks
 
     def _start_tasks(self) -> None:
         if self._recovery.checkpoints is not None:
-            tasks = {Subtask(task_name(task.vertex.id)): task for task in self._tasks}
+            running = [task for task in self._tasks if not task.has_ended]
+            tasks = {Subtask(task_name(task.vertex.id)): task for task in running}
             self._recovery.checkpoints.begin_attempt(self._attempt, tasks)
         for number, task in enumerate(self._tasks):
             name = f"sage-{self.name}-{task.vertex.id + 1}"
@@ -175,8 +177,6 @@ class Job:
                 thread.start()
             except RuntimeError as error:
                 self._give_up(error, len(self._tasks) - number)
-        if not self._tasks:  # all had ended before
-            self._finish()
 
     def _input_ended(self, task: Task) -> None:
         assert self._recovery.checkpoints is not None

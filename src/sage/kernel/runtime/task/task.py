@@ -75,6 +75,7 @@ class Task:
         job: What all tasks of the job share.
         counters: Where to count.
         restored: What operators find of an earlier attempt, by their uid.
+        has_ended: Whether its input had ended by then: only what was not committed is left to do.
         on_end: Called when the input has ended, if a last checkpoint is to be taken then; the task
             goes on obeying orders until it is told to leave. None: no checkpoints are taken.
     """
@@ -87,6 +88,7 @@ class Task:
         counters: Counters,
         *,
         restored: Mapping[str, RestoredState] | None = None,
+        has_ended: bool = False,
         on_end: Order | None = None,
     ) -> None:
         self.vertex = vertex
@@ -101,6 +103,7 @@ class Task:
         self._leaving = self._holding = False
         self.input_ended = False
         self._restored = restored or {}
+        self.has_ended = has_ended
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
         self._inlets: list[_Inlet] = []
@@ -132,6 +135,9 @@ class Task:
         """
         failure: BaseException | None = None
         try:
+            if self.has_ended:
+                self._open_writers()
+                return
             self._open()
             self._move()
             if not self._leaving:
@@ -183,6 +189,16 @@ class Task:
         results, fuser = self._fuser.results(node), self._fuser
         fail, pause = fuser.failing(live), self._pause
         live.create_part(TaskAccess(results, timed, set_watermark, fail, fuser.flush, pause))
+
+    def _open_writers(self) -> None:
+        """Open those sinks that may still have to commit, which they do when they are opened."""
+        for node in self.vertex.nodes:
+            found = self._restored.get(self._graph.nodes[node].uid)
+            if found is not None and found.last("uncommitted"):
+                name, ring = self._graph.nodes[node].name, self._doorbell.ring
+                context = OperatorContext(self._job, name, ring, self._is_cancelled)
+                self._live[node] = LiveOperator(self._graph.nodes[node], context, found)
+                self._live[node].open()
 
     def _open_source(self, live: LiveOperator, operator: object) -> None:
         source = operator.source if isinstance(operator, ReadSource) else None
