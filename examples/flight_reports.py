@@ -17,12 +17,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from flights import Row, csv_file, minutes, positive
-
+from flights import Row, minutes, open_lines, positive
 from sage import (
     DataStream,
     JobResult,
@@ -78,7 +78,7 @@ def build(env: LocalEnvironment, path: Path, output: Path) -> None:
     departures = env.from_csv(path, uid="rows").map(parse, uid="parse", on_error="dead_letter")
     planned = departures.assign_timestamps(
         scheduled,
-        max_out_of_orderness=timedelta(hours=24),  # the file is in order of the days only
+        max_out_of_orderness=timedelta(hours=36),  # the rows are in order of their days only
         uid="time",
     )
     by_airport = planned.key_by("airport", uid="airport")
@@ -86,8 +86,10 @@ def build(env: LocalEnvironment, path: Path, output: Path) -> None:
         multi(flights=count(), delay=mean("delay")), uid="hourly"
     )
     hours = by_airport.window(sliding_time_window(timedelta(hours=1), timedelta(minutes=15)))
-    busiest = hours.count(uid="rolling").key_by(airport_of, uid="busy").reduce(
-        busier, emit="final", uid="busiest"
+    busiest = (
+        hours.count(uid="rolling")
+        .key_by(airport_of, uid="busy")
+        .reduce(busier, emit="final", uid="busiest")
     )
     flown = planned.filter(has_aircraft, uid="known").key_by("aircraft", uid="tail")
     aircraft = flown.window(session_window(timedelta(hours=6))).count(uid="sessions")
@@ -125,7 +127,7 @@ def count_report(result: WindowResult) -> Report:
 
 def unusable_report(letter: Any) -> Report:
     """Return what is wrong with a row."""
-    return {"row": letter.record, "error": str(letter.error)}
+    return {"row": letter.value, "error": str(letter.error)}
 
 
 def shown_time(milliseconds: int) -> str:
@@ -140,6 +142,28 @@ def run(path: Path, output: Path, checkpoint: Path | None) -> JobResult:
         env.enable_checkpointing(1, checkpoint)
     build(env, path, output)
     return env.execute()
+
+
+def prepare(options: argparse.Namespace) -> Path:
+    """Return a copy of the rows in the order of their days: the package has months 1, 10, 11, 12, 2.
+
+    A run that goes on reads the copy of the run before, so it is kept until the end.
+    """
+    folder: Path = options.checkpoint or options.output
+    copy = folder / "rows.csv"
+    if options.checkpoint is not None and copy.exists():
+        return copy
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = copy.with_suffix(".draft")
+    with open_lines(options.input) as lines, draft.open("wb") as out:
+        header, *rows = islice(lines, None if options.limit is None else options.limit + 1)
+        out.writelines([header, *sorted(rows, key=day)])
+    return draft.rename(copy)
+
+
+def day(line: bytes) -> bytes:
+    """Return the date of a row: its last column begins with it."""
+    return line.rsplit(b",", 1)[-1][:10]
 
 
 # ---- what comes out
@@ -178,6 +202,7 @@ def plot(hourly: Iterable[Report], path: Path) -> None:
         means = {hour: sum(delays) / len(delays) for hour, delays in sorted(hours.items())}
         axes.plot(list(means), list(means.values()), marker="o", label=airport)
     axes.set(xlabel="hour of day (EST)", ylabel="mean delay, minutes", title="Departure delays")
+    axes.set_xticks(range(4, 24, 2))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
@@ -187,8 +212,9 @@ def main() -> int:
     """Read the arguments, run, and tell what came out; return the exit status."""
     options = parse_arguments()
     try:
-        with csv_file(options.input, options.limit) as path:
-            result = run(path, options.output, options.checkpoint)
+        rows = prepare(options)
+        result = run(rows, options.output, options.checkpoint)
+        rows.unlink()
         if options.plot is not None:
             plot(read(options.output, "hourly"), options.plot)
     except (OSError, BadZipFile, SageError, ImportError) as error:

@@ -238,6 +238,7 @@ class LocalEnvironment(BaseEnvironment):
             from_savepoint=self._from_savepoint,
             allow_non_restored_state=self._allow_non_restored,
         )
+        self._from_savepoint = None  # it was for this job alone
         context = replace(context, checkpoints=recovery.checkpoints is not None)
         try:
             self.services.start_all()

@@ -148,6 +148,9 @@ class LivePart:
     def advance(self, watermark: int) -> None:
         """React to event time having come as far as `watermark`."""
 
+    def resume(self, watermark: int) -> None:
+        """Let event time be where it was when the state was taken; called after `load`."""
+
     def poll(self) -> None:
         """Put out what has come from elsewhere since the last time; never waits."""
 

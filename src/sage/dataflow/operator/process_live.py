@@ -88,6 +88,10 @@ class ProcessLive(LivePart):
         function = context.functions[0]
         self._on_timer = getattr(function, "on_timer", None)
 
+    def resume(self, watermark: int) -> None:
+        """Let event time be where it was."""
+        self.context.watermark = watermark
+
     def look(self) -> None:
         """Take note of when the next timer on processing time is due."""
         self.next_due_ms = self._timers.next_processing()

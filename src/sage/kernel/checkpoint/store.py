@@ -333,7 +333,7 @@ class FileCheckpointStore(CheckpointStore):
         """Remove everything but the highest number."""
         numbers = self._begun()
         with _told(str(self.directory)):
-            for number in numbers:
+            for number in reversed(numbers):  # what goes on from here is the newest to the end
                 self._drop(number)
             self._remove_garbage(numbers, keep=frozenset())
 

@@ -264,6 +264,7 @@ class Job:
             self.logger.warning("no last checkpoint could be taken: %s", error)
         else:
             self.logger.info("checkpoint %s was taken; the job goes on from it", number)
+            self._done.wait(timeout)  # until sinks have committed
 
     @property
     def checkpoint_statistics(self) -> CheckpointStatistics:

@@ -28,18 +28,27 @@ class TimeInput:
     """Where event time comes from.
 
     Attributes:
+        live: The operator.
         assigner: Knows the watermark.
         sources: The sources above it; it has ended once all of them have.
-        watermark: How far its time has come.
         idle: Whether it has had no records for so long that it holds nobody back.
     """
 
+    live: LiveOperator
     assigner: Assigner
     sources: set[int]
     _quiet_since: float
-    watermark: int = MIN_WATERMARK
     idle: bool = False
     _notes: int = 0
+
+    @property
+    def watermark(self) -> int:
+        """How far its time has come."""
+        return self.live.watermark
+
+    @watermark.setter
+    def watermark(self, watermark: int) -> None:
+        self.live.watermark = watermark
 
     def look(self, now: float) -> None:
         """Ask the assigner, and find out whether it is idle."""
@@ -94,13 +103,11 @@ class Listener:
         live: The operator.
         part: Its live part.
         inputs: Where its event time comes from.
-        watermark: How far its event time has come.
     """
 
     live: LiveOperator
     part: LivePart
     inputs: Sequence[TimeInput | HeldTime] = ()
-    watermark: int = MIN_WATERMARK
 
 
 class Timekeeper:
@@ -143,7 +150,7 @@ class Timekeeper:
         part = live.part
         if isinstance(live.node.operator, AssignTimestamps):
             assert isinstance(part, Assigner)
-            self.inputs[node] = TimeInput(part, set(sources), self._clock.monotonic())
+            self.inputs[node] = TimeInput(live, part, set(sources), self._clock.monotonic())
             above[node] = [node]
         elif part is not None:
             inputs = [self._input_at(i) for i in above[node]]
@@ -223,8 +230,8 @@ class Timekeeper:
         """Tell everybody whose event time has moved."""
         for listener in self.listeners:
             watermark = _least(listener.inputs)
-            if watermark > listener.watermark:
-                listener.watermark = watermark
+            if watermark > listener.live.watermark:
+                listener.live.watermark = watermark
                 self._run(listener, partial(listener.part.advance, watermark))
 
     # ---- processing time

@@ -25,6 +25,7 @@ from sage.dataflow.operator.base import (
 )
 from sage.dataflow.operator.record_wise import CallSink
 from sage.dataflow.state.declarations import bind_state, declared_states
+from sage.dataflow.time import MIN_WATERMARK
 from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
@@ -67,6 +68,7 @@ class LiveOperator:
         uncommitted: What such a writer has prepared and not committed yet.
         store: The state that its functions declare; None if they declare none.
         restored: What the operator finds of an earlier attempt.
+        watermark: How far its event time has come; kept in checkpoints.
         part: What of a record operator lives as long as the task; None if it needs nothing.
     """
 
@@ -83,6 +85,8 @@ class LiveOperator:
         self.writer: SinkWriter[Any] | None = None
         self.uncommitted = Uncommitted()
         self.restored = restored
+        said = None if restored is None else restored.last("watermark")
+        self.watermark: int = MIN_WATERMARK if said is None else said
         self.store: OperatorStore | None = None
         self._closers: list[Callable[[], None]] = []
 
@@ -131,6 +135,7 @@ class LiveOperator:
                 self._closers.append(self.part.close)
                 if self.restored is not None:
                     self.part.load(self.restored.chain("live"))
+                    self.part.resume(self.watermark)
         except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
 

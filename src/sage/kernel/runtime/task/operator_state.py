@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage.dataflow.function.sink import SinkWriter, TwoPhaseWriter
+from sage.dataflow.time import MIN_WATERMARK
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.state.backend import OperatorStore
@@ -57,6 +58,8 @@ def take_part(
         content |= _writer_state(live, live.writer, checkpoint_id)
     if live.part is not None:
         content |= _live_state(live, full=full)
+        if live.watermark != MIN_WATERMARK:
+            content["watermark"] = live.watermark
     content |= live.context.take_tables(full=full)
     if live.store is not None:
         content |= _store_state(live.store, full=full)
