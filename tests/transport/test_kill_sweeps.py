@@ -24,7 +24,7 @@ def test_random_kills(seed):
 def test_killed_after_every_nth_instruction():
     """Whatever instruction it was, peers asleep get what was published, unaided."""
     sweep = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "transport.single_step", "--stride", "41"],
+        [sys.executable, "-W", "error", "-m", "transport.single_step", "--stride", "101"],
         env=os.environ | TUNABLES | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
