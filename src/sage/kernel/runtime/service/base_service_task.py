@@ -71,6 +71,7 @@ class BaseServiceTask:
         self.service: Any = None
         self.logger = get_logger("service", self.name)
         self._executor: ServiceExecutor | None = None
+        self._execute: Callable[[ServiceRequest, Respond], None] = self._refuse
         self._started_at: float | None = None
         self._calls = self._failures = 0
         self._lifecycle = threading.Lock()
@@ -162,6 +163,8 @@ class BaseServiceTask:
         """
         if self._started_at is None:
             raise ServiceUnavailableError(f"the service {self.name!r} is not running")
+        if future.admit is not None:
+            future.admit(0)  # nothing is copied
         if self.options.inline:
             self.run_request(future.request, future.complete)
         else:
@@ -194,18 +197,15 @@ class BaseServiceTask:
     def run_request(self, request: ServiceRequest, respond: Respond) -> None:
         """Answer a request, through `handle_request` where a subclass overrides it."""
         if request.trace_context is None:
-            self._run(request, respond)
+            self._execute(request, respond)
         else:
-            run_traced(request, self._run, respond)
+            run_traced(request, self._execute, respond)
 
-    def _run(self, request: ServiceRequest, respond: Respond) -> None:
-        if type(self).handle_request is BaseServiceTask.handle_request:
-            self._running_executor().execute(request, respond)
-        else:
-            response = self._answer(request)
-            self._calls += 1
-            self._failures += not response.success
-            respond(response)
+    def _execute_overridden(self, request: ServiceRequest, respond: Respond) -> None:
+        response = self._answer(request)
+        self._calls += 1
+        self._failures += not response.success
+        respond(response)
 
     def _answer(self, request: ServiceRequest) -> ServiceResponse:
         try:
@@ -214,6 +214,9 @@ class BaseServiceTask:
             return failure(request.request_id, error, traceback.format_exc())
         response.request_id = request.request_id
         return response
+
+    def _refuse(self, request: ServiceRequest, respond: Respond) -> None:
+        raise ServiceUnavailableError(f"the service {self.name!r} is not running")
 
     def cancel_request(self, lane: str, number: int) -> None:
         """Cancel a request that an `async def` method is working on."""
@@ -248,6 +251,8 @@ class BaseServiceTask:
             self.replica,
             self.options.max_concurrency,
         )
+        overridden = type(self).handle_request is not BaseServiceTask.handle_request
+        self._execute = self._execute_overridden if overridden else self._executor.execute
         try:
             self._refuse_inline_batches(self._executor)
             for hook in ("setup", "start"):
@@ -279,6 +284,7 @@ class BaseServiceTask:
             self._executor.close()
             self._calls, self._failures = self._executor.calls, self._executor.failures
             self._executor = None
+        self._execute = self._refuse
         self.service = None
         if failures:
             raise failures[0]

@@ -124,6 +124,8 @@ class CallPath:
         self.channel = channel
         self.statistics = CallStatistics(name, surroundings.clock)
         self.guards = _make_guards(name, config, surroundings, self.statistics)
+        self._send_to_service = channel.send
+        self._waiter = channel.waiter
         self._numbers = surroundings.numbers
         self._guarded = self.guards.always or bool(config.methods) or not _is_plain(config.call)
         self._methods: dict[str, _PlainCalls] = {}
@@ -174,12 +176,12 @@ class CallPath:
         if self._guarded or (options is not None and not _is_plain(plan)):
             guarded = GuardedCall(self.guards, self.channel, calls, plan, request)
             return guarded.start(now)
-        return self._send(ServiceFuture(request, self.channel.waiter, now, calls), calls)
+        return self._send(ServiceFuture(request, self._waiter, now, calls), calls)
 
     def _send(self, future: ServiceFuture, calls: _PlainCalls) -> ServiceFuture:
-        calls.recorder.begin(None)
+        calls.begin(None)
         try:
-            self.channel.send(future)
+            self._send_to_service(future)
         except ServiceError as error:
             future.complete(failure(future.request.request_id, error, executed=False))
         except BaseException as error:
@@ -240,9 +242,7 @@ class CallPath:
             chain,
         )
         calls = self._methods.get(method) or self._calls(method)
-        return self._send(
-            ServiceFuture(request, self.channel.waiter, now, calls, token.replica), calls
-        )
+        return self._send(ServiceFuture(request, self._waiter, now, calls, token.replica), calls)
 
 
 _MAX_METHODS = 500
@@ -251,10 +251,12 @@ _MAX_METHODS = 500
 class _PlainCalls:
     """Implements `Calls` for those calls of a method that are sent once. Also knows its plan."""
 
-    __slots__ = ("_path", "plan", "recorder")
+    __slots__ = ("_path", "_record", "begin", "plan", "recorder")
 
     def __init__(self, path: CallPath, plan: CallPlan, recorder: MethodRecorder) -> None:
         self._path = path
+        self.begin = recorder.begin
+        self._record = recorder.record
         self.plan = plan
         self.recorder = recorder
 
@@ -262,7 +264,7 @@ class _PlainCalls:
         """Count the call."""
         now = _monotonic()
         error = None if response.success else error_name(response)
-        self.recorder.record(now - future.started, now, error)
+        self._record(now - future.started, now, error)
         return response
 
     def open_stream(self, future: ServiceFuture, token: StreamToken) -> Iterator[Any]:

@@ -20,9 +20,13 @@ class LocalChannel:
     Args:
         task: The service.
         timer: Ends the calls whose deadline passes while nobody waits.
+
+    Attributes:
+        send: Gives a call to the service.
     """
 
     def __init__(self, task: BaseServiceTask, timer: CallTimer) -> None:
+        self.send = task.send
         self._task = task
         self._waiter = LocalWaiter(task.cancel_request, timer)
 
@@ -30,12 +34,6 @@ class LocalChannel:
     def waiter(self) -> Waiter:
         """Brings the answers."""
         return self._waiter
-
-    def send(self, future: ServiceFuture) -> None:
-        """Give the call to the service's threads."""
-        if future.admit is not None:
-            future.admit(0)
-        self._task.send(future)
 
     def request_queue(self) -> RequestQueue | None:
         """Return where requests wait for a thread of the service."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import queue
 import random
-import threading
 import time
 from contextlib import suppress
 
 from sage.common.errors import (
     MessageTooLargeError,
+    QueueClosedError,
     QueueError,
     QueueExistsError,
     QueueInUseError,
@@ -20,6 +20,7 @@ from sage.common.errors import (
 )
 from sage.kernel.runtime.service.base_service_task import RequestQueue
 from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
+from sage.kernel.runtime.service.queue_handles import QueueHandles
 from sage.kernel.runtime.service.response_lane import Place, ResponseLane
 from sage.kernel.runtime.service.service_address import ServiceAddress, lane_name
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
@@ -40,9 +41,13 @@ class CallerSide:
 
     Args:
         token: Stands for the environment.
+
+    Attributes:
+        handles: The queues by which the services take requests.
     """
 
     def __init__(self, token: str) -> None:
+        self.handles = QueueHandles()
         self._queue = _create_lane(token)
         self._lane_name = self._queue.name
         self.lane = ResponseLane(self._queue, self._replica_changed, self._cancel)
@@ -62,8 +67,7 @@ class CallerSide:
     def close(self) -> None:
         """Fail what is in flight, and let all queues go."""
         self.lane.close()
-        for channel in self._channels.values():
-            channel.close()
+        self.handles.close()
         self._queue.close()
         # A service may still have it open to answer; the host sweeps when all have ended.
         with suppress(QueueInUseError):
@@ -98,9 +102,10 @@ class ProcessChannel:
         self._lane = side.lane
         self._up = [True] * address.replicas
         self._alone = address.replicas == 1
-        self._requests: list[SageQueue | None] = [None] * address.replicas
-        self._controls: list[SageQueue | None] = [None] * address.replicas
-        self._opening = threading.Lock()
+        self._places = [(address.number, replica) for replica in range(address.replicas)]
+        self._lane_name = side.lane_name
+        self._names = [address.requests(replica) for replica in range(address.replicas)]
+        self._handles = side.handles
 
     @property
     def waiter(self) -> Waiter:
@@ -116,7 +121,7 @@ class ProcessChannel:
             TypeError: an argument cannot be pickled.
         """
         request = future.request
-        request.response_queue_name = self._side.lane_name
+        request.response_queue_name = self._lane_name
         try:
             frame = pack_request(request)
         except Exception as error:
@@ -125,7 +130,7 @@ class ProcessChannel:
             future.admit(len(frame))
         replica = self._expect(future)
         try:
-            self._put(self._requests[replica] or self._open_requests(replica), frame, future)
+            self._deliver(self._names[replica], frame, future)
         except (queue.Full, QueueError) as error:
             self._lane.forget(future, cancel=False)
             raise self._refused(error) from error
@@ -137,7 +142,7 @@ class ProcessChannel:
             replica = future.replica
             if replica is None:
                 replica = 0 if self._alone and self._up[0] else self._choose(future.avoid)
-            self._lane.expect(future, (self.address.number, replica))
+            self._lane.expect(future, self._places[replica])
             # Those who tell of a death first say that it is down, then fail what is expected.
             if self._up[replica]:
                 future.replica = replica
@@ -146,13 +151,25 @@ class ProcessChannel:
             if future.replica is not None:
                 raise self._down()
 
-    def _put(self, requests: SageQueue, frame: bytes, future: ServiceFuture) -> None:
+    def _deliver(self, name: str, frame: bytes, future: ServiceFuture) -> None:
+        self._handles.touch(name)
+        requests = self._handles[name]
+        try:
+            requests.put(frame, False)
+        except queue.Full:
+            self._put(name, frame, future)
+        except QueueClosedError:
+            if not requests.closed:
+                raise
+            self._deliver(name, frame, future)  # it was closed just now, as nobody had used it
+
+    def _put(self, name: str, frame: bytes, future: ServiceFuture) -> None:
         """Wait for room, and take in answers meanwhile.
 
         The service may itself be waiting for room in the lane of this caller. Another attempt of a
         call does not wait: it is made by the timer, on which others depend.
         """
-        request = future.request
+        request, requests = future.request, self._handles[name]
         until = request.deadline if request.attempt == 1 else 0.0
         if self.queue_timeout is not None:
             until = min(until, time.monotonic() + self.queue_timeout)
@@ -160,6 +177,7 @@ class ProcessChannel:
             try:
                 requests.put(frame, True, _PATIENCE)
             except queue.Full:
+                self._handles.touch(name)
                 self._lane.poll()
                 if time.monotonic() >= until:
                     raise
@@ -190,7 +208,7 @@ class ProcessChannel:
         lane = self._side.lane_name.encode()
         frame = pack_header(Kind.CANCEL, future.request.request_id) + bytes((len(lane),)) + lane
         try:
-            self._open_control(replica).put_nowait(frame)
+            self._handles[self.address.control(replica)].put_nowait(frame)
         except (queue.Full, QueueError):
             return  # the service is busy being told, or gone: the answer is ignored anyway
 
@@ -199,10 +217,10 @@ class ProcessChannel:
         self._up[replica] = up
 
     def close(self) -> None:
-        """Let the queues go."""
-        for handle in (*self._requests, *self._controls):
-            if handle is not None:
-                handle.close()
+        """Let the queues of this service go."""
+        for replica, requests in enumerate(self._names):
+            self._handles.drop(requests)
+            self._handles.drop(self.address.control(replica))
 
     def _choose(self, avoid: int | None) -> int:
         if self._alone:
@@ -235,18 +253,4 @@ class ProcessChannel:
 
     def request_queue(self, replica: int = 0) -> RequestQueue:
         """Return the queue by which a replica takes requests."""
-        return self._requests[replica] or self._open_requests(replica)
-
-    def _open_requests(self, replica: int) -> SageQueue:
-        with self._opening:
-            handle = self._requests[replica]
-            if handle is None:
-                handle = self._requests[replica] = SageQueue.open(self.address.requests(replica))
-            return handle
-
-    def _open_control(self, replica: int) -> SageQueue:
-        with self._opening:
-            handle = self._controls[replica]
-            if handle is None:
-                handle = self._controls[replica] = SageQueue.open(self.address.control(replica))
-            return handle
+        return self._handles[self._names[replica]]

@@ -57,6 +57,12 @@ class RemoteServices:
         """Return the names of all services that can be reached."""
         return list(self._addresses)
 
+    def close_idle(self) -> None:
+        """Let the queues go that have not been used since this was last called."""
+        with self._lock:
+            if self._side is not None:
+                self._side.handles.close_idle()
+
     def close(self) -> None:
         """Let the way back go."""
         self._surroundings.close()

@@ -20,7 +20,6 @@ from sage.common.errors import QueueError, ServiceUnavailableError
 from sage.kernel.runtime.service.callbacks import postpone_callbacks, run_postponed
 from sage.kernel.runtime.service.service_future import ServiceFuture
 from sage.kernel.runtime.service.service_message import (
-    HEADER_BYTES,
     Header,
     Kind,
     failure,
@@ -35,6 +34,9 @@ Place = tuple[int, int]
 
 _MOST: Final = 64
 _LONGEST_WAIT: Final = 3600.0
+_DOWN: Final = int(Kind.DOWN)
+_STALE: Final = int(Kind.STALE)
+_monotonic: Final = time.monotonic
 
 
 class ResponseLane:
@@ -85,22 +87,21 @@ class ResponseLane:
 
     def wait(self, future: ServiceFuture, until: float) -> None:
         """Lead or follow until `future` is done or `until` has come."""
-        while not future.settled() and self._leader.acquire(blocking=False):
+        while future.response is None and self._leader.acquire(False):
             if self._read_as_leader(future, until):
                 return
-        if not future.settled():
+        if future.response is None:
             self._follow(future, until)
 
     def _read_as_leader(self, future: ServiceFuture, until: float) -> bool:
         """Read until `future` is done or `until` has come; false if it is left off for callbacks."""
         try:
-            over = self._lead(future, until)
+            return self._lead(future, until)
         finally:
             self._leader.release()
             if self._followers or self._listener is not None:
                 self._promote()
             run_postponed()
-        return over
 
     def _follow(self, future: ServiceFuture, until: float) -> None:
         """Sleep until the answer is there, or until it is this thread's turn to lead."""
@@ -157,12 +158,12 @@ class ResponseLane:
         False if somebody is to be called back first: that is done without the lead.
         """
         take, dispatch, postponed = self._queue.get_many, self._dispatch, postpone_callbacks()
-        while not future.settled():
-            left = until - time.monotonic()
+        while future.response is None:
+            left = until - _monotonic()
             if left <= 0:
                 return True
             try:
-                frames = take(_MOST, True, min(left, _LONGEST_WAIT))
+                frames = take(_MOST, True, min(_LONGEST_WAIT, left))
             except queue.Empty:
                 continue
             except QueueError as error:
@@ -171,7 +172,7 @@ class ResponseLane:
             for frame in frames:
                 dispatch(frame)
             if postponed:
-                return future.settled()
+                return future.response is not None
         return True
 
     def _take(self, *, block: bool, timeout: float | None) -> None:
@@ -189,19 +190,19 @@ class ResponseLane:
 
     def _dispatch(self, frame: bytes) -> None:
         kind, number = read_answer_header(frame)
-        if kind >= Kind.DOWN:
+        if kind >= _DOWN:
             self._replica_changed(read_header(frame))
             return
         entry = self._pending.pop(number, None)
         if entry is None:
             return  # the caller has given up
         future = entry[0]
-        if kind == Kind.STALE:
+        if kind == _STALE:
             died = _died(future, "was restarted before it took the call")
             future.complete(failure(number, died, executed=False))
             return
         try:
-            response = read_response(kind, number, memoryview(frame)[HEADER_BYTES:])
+            response = read_response(kind, number, frame)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = f"the result cannot be read back: {type(error).__name__}: {error}"
             response = failure(number, TypeError(told))

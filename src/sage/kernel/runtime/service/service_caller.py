@@ -273,7 +273,11 @@ class ServiceCallProxy(_Proxy):
             raise AttributeError(method)
         begin, name, options = self._manager.begin, self._name, self._options
 
-        return lambda *args, **kwargs: begin(name, method, args, kwargs, options).result()
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return begin(name, method, args, kwargs, options).result()
+
+        self.__dict__[method] = call  # the next time it is found without coming here
+        return call
 
 
 class AsyncServiceCallProxy(_Proxy):
@@ -283,4 +287,9 @@ class AsyncServiceCallProxy(_Proxy):
         if method.startswith("__"):
             raise AttributeError(method)
         begin, name, options = self._manager.begin, self._name, self._options
-        return lambda *args, **kwargs: begin(name, method, args, kwargs, options)
+
+        def call(*args: Any, **kwargs: Any) -> ServiceFuture:
+            return begin(name, method, args, kwargs, options)
+
+        self.__dict__[method] = call
+        return call

@@ -41,6 +41,14 @@ _STREAM_CHUNK = 64
 _STREAM_SECONDS = 0.001
 
 
+_monotonic = time.monotonic
+
+
+def _come_too_late(request: ServiceRequest) -> ServiceResponse:
+    told = ServiceTimeoutError("past its deadline on arrival")
+    return failure(request.request_id, told, executed=False)
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -83,24 +91,24 @@ class ServiceExecutor:
         event loop's thread, and a batched one when its batch has been run.
         """
         batched = self.batched
-        gathers = batched is not None and request.method_name in batched
-        if batched is not None and not gathers:
+        if batched is not None:
+            if request.method_name in batched:
+                self._gather(batched, request, partial(self._respond, respond))
+                return
             respond = batched.in_turn(respond)
-        if time.monotonic() >= request.deadline:
-            told = ServiceTimeoutError("past its deadline on arrival")
-            self._respond(respond, failure(request.request_id, told, executed=False))
-            return
-        if batched is not None and gathers:
-            self._gather(batched, request, partial(self._respond, respond))
+        if _monotonic() >= request.deadline:
+            self._respond(respond, _come_too_late(request))
             return
         token = CURRENT_REQUEST.set(request)
         try:
-            name = request.method_name
             # What nearly all calls come to is written out here; `_call` knows the rest.
-            plain = self._custom is None and not name.startswith("_")
+            name = request.method_name
+            plain = self._custom is None and name[:1] != "_"
             method = getattr(self.service, name, None) if plain else None
-            call = method if callable(method) else partial(self._call, request)
-            result = call(*request.args, **request.kwargs)
+            if callable(method):
+                result = method(*request.args, **request.kwargs)
+            else:
+                result = self._call(request, *request.args, **request.kwargs)
             kind = result.__class__
             if kind is CoroutineType:
                 self._run_coroutine(request, result, partial(self._respond, respond))
@@ -115,7 +123,10 @@ class ServiceExecutor:
                 raise
         finally:
             CURRENT_REQUEST.reset(token)
-        self._respond(respond, response)
+        self.calls += 1
+        if not response.success:
+            self.failures += 1
+        respond(response)
 
     def _respond(self, respond: Respond, response: ServiceResponse) -> None:
         self.calls += 1
@@ -185,6 +196,9 @@ class ServiceExecutor:
         )
 
     def _gather(self, batched: BatchedCalls, request: ServiceRequest, respond: Respond) -> None:
+        if _monotonic() >= request.deadline:
+            respond(_come_too_late(request))
+            return
         try:
             batched.add(request, respond)
         except BaseException as error:  # noqa: BLE001 - it is the caller's to handle

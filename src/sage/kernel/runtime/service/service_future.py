@@ -66,6 +66,7 @@ class ServiceFuture:
         replica: Which replica must answer it; None: any.
         avoid: Which replica should rather not, because it is busy with the same call.
         calls: Who makes the call.
+        response: What it came to; None until then.
         admit: Asked with the size of the request, in bytes, before it is sent; raises
             `ServiceOverloadedError` if too much is under way. None: it may be sent.
     """
@@ -73,7 +74,6 @@ class ServiceFuture:
     __slots__ = (
         "_bell",
         "_callbacks",
-        "_response",
         "_right",
         "_waiter",
         "admit",
@@ -81,6 +81,7 @@ class ServiceFuture:
         "calls",
         "replica",
         "request",
+        "response",
         "started",
     )
 
@@ -99,14 +100,14 @@ class ServiceFuture:
         self.request = request
         self.started = started
         self._waiter = waiter
-        self._response: ServiceResponse | None = None
+        self.response: ServiceResponse | None = None
         self._right = [True]  # to set the response; whoever pops it first has it
         self._bell: Doorbell | None = None
         self._callbacks: list[Callable[[ServiceFuture], object]] = _NONE
 
     def settled(self) -> bool:
         """Whether the result is there, without looking whether it has come meanwhile."""
-        return self._response is not None
+        return self.response is not None
 
     def done(self) -> bool:
         """Say whether the call has ended, be it with an error; takes in answers that have come."""
@@ -126,7 +127,7 @@ class ServiceFuture:
             ServiceUnavailableError: the service died, or cannot be reached.
             ServiceCancelledError: the call was cancelled.
         """
-        response = self._response or self._wait(timeout)
+        response = self.response or self._wait(timeout)
         if not response.success:
             response = self._fallen_back(response)
         if response.result.__class__ is StreamToken:
@@ -139,7 +140,7 @@ class ServiceFuture:
         Raises:
             ServiceTimeoutError: there is no answer within `timeout` seconds.
         """
-        response = self._response or self._wait(timeout)
+        response = self.response or self._wait(timeout)
         if response.success:
             return None
         try:
@@ -153,7 +154,7 @@ class ServiceFuture:
 
         A method that runs already is interrupted only if it is an `async def`.
         """
-        if self._response is not None:
+        if self.response is not None:
             return False
         name = f"{self.request.service_name}.{self.request.method_name}"
         error = ServiceCancelledError(f"the call of {name} was cancelled")
@@ -165,13 +166,11 @@ class ServiceFuture:
 
     def cancelled(self) -> bool:
         """Say whether the call was cancelled."""
-        return self._response is not None and isinstance(
-            self._response.cause, ServiceCancelledError
-        )
+        return self.response is not None and isinstance(self.response.cause, ServiceCancelledError)
 
     def given_up(self) -> bool:
         """Say whether the caller no longer waits: the call was cancelled, or its time is over."""
-        response = self._response
+        response = self.response
         return response is not None and isinstance(
             response.cause, (ServiceCancelledError, ServiceTimeoutError)
         )
@@ -183,9 +182,9 @@ class ServiceFuture:
                 if self._callbacks is _NONE:
                     self._callbacks = []
         self._callbacks.append(callback)
-        if self._response is None:
+        if self.response is None:
             self._waiter.listen(self)
-        if self._response is not None:
+        if self.response is not None:
             run_callbacks(self, self._callbacks)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -222,7 +221,7 @@ class ServiceFuture:
             self._right.pop()
         except IndexError:
             return False
-        self._response = self.calls.ended(self, response)
+        self.response = self.calls.ended(self, response)
         # The answer is set before the bell is looked for; who waits hangs the bell before looking
         # for the answer. One of the two sees the other.
         if self._bell is not None:
@@ -242,15 +241,15 @@ class ServiceFuture:
         return self._bell
 
     def _wait(self, timeout: float | None) -> ServiceResponse:
-        now = time.monotonic()
-        own = inf if timeout is None else now + timeout
-        until = min(own, self.request.deadline)
+        until = deadline = self.request.deadline
+        if timeout is not None:
+            until = min(deadline, time.monotonic() + timeout)
         self._waiter.wait(self, until)
-        if self._response is None and until == self.request.deadline:
+        if self.response is None and until == deadline:
             self._give_up()
-        if self._response is None:
+        if self.response is None:
             raise self._too_late(timeout)
-        return self._response
+        return self.response
 
     def _give_up(self) -> None:
         """The deadline has passed: whatever comes later is ignored."""

@@ -194,6 +194,12 @@ class ServiceHost:
             self._logger.warning("the processes of %r are started anew", name)
             self._manager.restart_service(name)
 
+    def close_idle(self) -> None:
+        """Let the queues go that have not been used since this was last called."""
+        side = self._side
+        if side is not None:
+            side.handles.close_idle()
+
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the status of every service."""
         return {name: self.figures(name) for name in self._factories}

@@ -7,6 +7,7 @@ that want to be asked.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 1.0
 _OVERDUE_SECONDS = 10.0
+_IDLE_SECONDS = 60
 _MOST_BYTES = MAX_BYTES // 2  # the other half is for what else an entry says
 _PATIENCE = 3  # failed checks in a row, after which the processes of a service are started anew
 
@@ -90,7 +92,11 @@ class ServiceLife:
         self._registry.close()
 
     def _run(self) -> None:
-        while not self._bell.wait(_SECONDS):
+        for second in itertools.count(1):
+            if self._bell.wait(_SECONDS):
+                return
+            if second % _IDLE_SECONDS == 0:
+                self._host.close_idle()
             for watched in list(self._watched.values()):
                 try:
                     self._look_after(watched)

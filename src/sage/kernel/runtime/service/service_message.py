@@ -14,6 +14,7 @@ import pickle
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -137,6 +138,15 @@ HEADER_BYTES: Final = _HEADER.size
 _REQUEST: Final = struct.Struct("<Qd")
 _NUMBER: Final = struct.Struct("<Q")
 _NUMBER_AT: Final = struct.calcsize("<BxHI")
+_LONG_BYTES: Final = 4096
+
+# Names of the module itself are found quickest, and these stand in the path of every call.
+_pack_header: Final = _HEADER.pack
+_number_from: Final = _NUMBER.unpack_from
+_pickled: Final = pickle.dumps
+_unpickled: Final = pickle.loads
+_REQUEST_KIND: Final = int(Kind.REQUEST)
+_RESULT_KIND: Final = int(Kind.RESULT)
 
 
 def pack_header(
@@ -153,7 +163,7 @@ def read_header(frame: bytes) -> Header:
 
 def read_answer_header(frame: bytes) -> tuple[int, int]:
     """Read the kind of a frame and the number of the request that it answers."""
-    return frame[0], _NUMBER.unpack_from(frame, _NUMBER_AT)[0]
+    return frame[0], _number_from(frame, _NUMBER_AT)[0]
 
 
 def pack_request(request: ServiceRequest) -> bytes:
@@ -164,18 +174,18 @@ def pack_request(request: ServiceRequest) -> bytes:
     Raises:
         Exception: an argument cannot be pickled.
     """
-    body = (
-        request.service_name,
-        request.method_name,
-        request.args,
-        request.kwargs,
-        request.attempt,
-        request.trace_context,
-        request.caller_chain,
-    )
-    lane = request.response_queue_name.encode()
-    head = _HEADER.pack(Kind.REQUEST, 0, 0, request.request_id, request.deadline)
-    return b"".join((head, bytes((len(lane),)), lane, _dumps(body)))
+    attempt, trace, chain = request.attempt, request.trace_context, request.caller_chain
+    plain = attempt == 1 and trace is None and not chain
+    further = () if plain else (attempt, trace, chain)
+    body = (request.service_name, request.method_name, request.args, request.kwargs, further)
+    head = _pack_header(_REQUEST_KIND, 0, 0, request.request_id, request.deadline)
+    return head + _lane_part(request.response_queue_name) + _dumps(body)
+
+
+@lru_cache(maxsize=64)
+def _lane_part(name: str) -> bytes:
+    lane = name.encode()
+    return bytes((len(lane),)) + lane
 
 
 def _dumps(body: object) -> bytes:
@@ -184,10 +194,15 @@ def _dumps(body: object) -> bytes:
     The other process has another `__main__`: it could not find it by its name.
     """
     try:
-        pickled = pickle.dumps(body, 5)
+        pickled = _pickled(body, 5)
     except Exception:  # noqa: BLE001 - what cannot be pickled at all raises below
         return _dumps_by_value(body)
     return _dumps_by_value(body) if b"__main__" in pickled else pickled
+
+
+def _body(frame: bytes, start: int) -> bytes | memoryview:
+    """Return a frame without its beginning; what is long is not copied."""
+    return frame[start:] if len(frame) < _LONG_BYTES else memoryview(frame)[start:]
 
 
 def _dumps_by_value(body: object) -> bytes:
@@ -213,20 +228,9 @@ def read_request(number: int, deadline: float, lane: str, frame: bytes) -> Servi
     Raises:
         Exception: an argument cannot be unpickled.
     """
-    body = memoryview(frame)[HEADER_BYTES + 1 + frame[HEADER_BYTES] :]
-    name, method, args, kwargs, attempt, trace, chain = pickle.loads(body)  # noqa: S301 - our own user's
-    return ServiceRequest(
-        number,
-        name,
-        method,
-        args,
-        kwargs,
-        lane,
-        deadline,
-        attempt,
-        trace,
-        chain,
-    )
+    body = _body(frame, HEADER_BYTES + 1 + frame[HEADER_BYTES])
+    name, method, args, kwargs, further = _unpickled(body)
+    return ServiceRequest(number, name, method, args, kwargs, lane, deadline, *further)
 
 
 def pack_response(response: ServiceResponse) -> bytes:
@@ -237,17 +241,18 @@ def pack_response(response: ServiceResponse) -> bytes:
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = f"the result cannot be sent back: {error}"
             return pack_response(failure(response.request_id, TypeError(told)))
-        return _HEADER.pack(Kind.RESULT, 0, 0, response.request_id, inf) + body
+        return _pack_header(_RESULT_KIND, 0, 0, response.request_id, inf) + body
     told_parts = (response.error_type, response.error, response.error_traceback)
     body = pickle.dumps((*told_parts, _carried(response.cause)), 5)
     return _HEADER.pack(Kind.FAILURE, 0, 0, response.request_id, inf) + body
 
 
-def read_response(kind: int, number: int, body: memoryview | bytes) -> ServiceResponse:
-    """Read a response from its body."""
-    if kind == Kind.RESULT:
-        return ServiceResponse(True, pickle.loads(body), request_id=number)  # noqa: S301 - our own user's
-    error_type, error, trace, carried = pickle.loads(body)  # noqa: S301 - our own user's
+def read_response(kind: int, number: int, frame: bytes) -> ServiceResponse:
+    """Read a response from its frame."""
+    told = _unpickled(_body(frame, HEADER_BYTES))
+    if kind == _RESULT_KIND:
+        return ServiceResponse(True, told, None, number)
+    error_type, error, trace, carried = told
     return ServiceResponse(False, None, error, number, error_type, trace, _restored(carried))
 
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from sage.common.errors import (
 )
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.queue_handles import QueueHandles
 from sage.kernel.runtime.service.remote_services import RemoteServices
 from sage.kernel.runtime.service.service_address import ServiceAddress, lane_reader
 from sage.kernel.runtime.service.service_context import ServiceContext
@@ -50,6 +52,7 @@ READY = b"R"
 FAILED = b"F"
 _LOOK_SECONDS = 0.05
 _ORPHAN_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,21 @@ class ServiceWorker:
         task: The service.
         address: Where it takes requests.
         replica: Which replica it is.
+        close_idle: Lets the queues go by which the service itself calls others.
     """
 
-    def __init__(self, task: BaseServiceTask, address: ServiceAddress, replica: int) -> None:
+    def __init__(
+        self,
+        task: BaseServiceTask,
+        address: ServiceAddress,
+        replica: int,
+        close_idle: Callable[[], object] = lambda: None,
+    ) -> None:
         self._task = task
+        self._close_own_idle = close_idle
         self._requests = SageQueue.open(address.requests(replica))
         self._control = SageQueue.open(address.control(replica))
-        self._lanes: dict[str, SageQueue] = {}
-        self._lanes_lock = threading.Lock()
+        self._lanes = QueueHandles(_has_reader)
         self._cancelled: dict[tuple[str, int], None] = {}
         self._slots = task.new_slots()
         self._threads: list[threading.Thread] = []
@@ -114,8 +124,8 @@ class ServiceWorker:
         for thread in self._threads:
             thread.join()
         self._slots.wait_free()  # until the last `async def` has answered
-        for handle in (self._requests, self._control, *self._lanes.values()):
-            handle.close()
+        for handles in (self._requests, self._control, self._lanes):
+            handles.close()
 
     def _start(self, work: Any, name: str) -> None:
         thread = threading.Thread(target=work, name=name, daemon=True)
@@ -133,7 +143,8 @@ class ServiceWorker:
             self._handle(frame)
 
     def _handle(self, frame: bytes) -> None:
-        (number, deadline), lane = read_request_header(frame), read_lane(frame)
+        number, deadline = read_request_header(frame)
+        lane = read_lane(frame)
         # Nobody waits any more: it is not even unpickled.
         given_up = self._cancelled and (lane, number) in self._cancelled
         if given_up or deadline <= time.monotonic():
@@ -159,7 +170,10 @@ class ServiceWorker:
         """Take note of the requests that callers give up on."""
         while True:
             try:
-                frame = self._control.get()
+                frame = self._control.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                self._close_idle()
+                continue
             except QueueClosedError:
                 return
             lane, number = read_lane(frame), read_header(frame).number
@@ -169,14 +183,21 @@ class ServiceWorker:
             while len(self._cancelled) > 10_000:  # most of them were answered long ago
                 self._cancelled.pop(next(iter(self._cancelled)), None)
 
+    def _close_idle(self) -> None:
+        self._lanes.close_idle()
+        self._close_own_idle()
+
     def _send(self, name: str, frame: bytes) -> None:
         """Put an answer into a lane, waiting for room as long as its reader lives."""
+        lane = None
         try:
-            lane = self._lanes.get(name) or self._open_lane(name)
+            self._lanes.touch(name)
+            lane = self._lanes[name]
             while True:
                 try:
-                    lane.put(frame, timeout=_LOOK_SECONDS)
+                    lane.put(frame, True, _LOOK_SECONDS)
                 except queue.Full:
+                    self._lanes.touch(name)
                     if not _has_reader(name):
                         raise QueueNotFoundError(f"nobody reads {name}") from None
                 else:
@@ -185,23 +206,10 @@ class ServiceWorker:
             told = TypeError(f"the result is larger than the way back to the caller: {error}")
             self._send(name, pack_response(failure(read_answer_header(frame)[1], told)))
         except QueueError:
-            with self._lanes_lock:  # the caller is gone, and with it whoever would miss the answer
-                gone = self._lanes.pop(name, None)
-            if gone is not None:
-                gone.close()
-
-    def _open_lane(self, name: str) -> SageQueue:
-        with self._lanes_lock:
-            if name not in self._lanes:
-                self._drop_deserted_lanes()
-                self._lanes[name] = SageQueue.open(name)
-            return self._lanes[name]
-
-    def _drop_deserted_lanes(self) -> None:
-        """Let the lanes go whose readers have died: as long as one is open its memory is taken."""
-        for name in list(self._lanes):
-            if not _has_reader(name):
-                self._lanes.pop(name).close()
+            if lane is not None and lane.closed:  # just now, as nobody had used it
+                self._send(name, frame)
+            else:  # the caller is gone, and with it whoever would miss the answer
+                self._lanes.drop(name)
 
 
 def _has_reader(lane: str) -> bool:
@@ -227,7 +235,7 @@ def run(order: ProcessOrder, say: Any, life: int) -> None:
     task.replica = order.replica
     task.make_service()
     try:
-        worker = ServiceWorker(task, order.address, order.replica)
+        worker = ServiceWorker(task, order.address, order.replica, services.close_idle)
         if life > 1:  # what came before the first one was ready is not left over
             worker.refuse_leftovers()
         worker.start()
