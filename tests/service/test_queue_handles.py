@@ -83,3 +83,17 @@ def test_calls_go_on_when_their_queue_was_let_go() -> None:
         env.services.close_idle()
         env.services.close_idle()
         assert say("twice") == "twice"
+
+
+def test_a_queue_that_is_let_go_in_the_midst_of_a_call_is_opened_again() -> None:
+    """Whoever has looked a handle up may find it closed."""
+    with LocalEnvironment("idle") as env:
+        env.register_service("echo", Echo).options(isolation="process")
+        say = env.service_manager.get_sync_proxy("echo").say
+        assert say("once") == "once"
+        path = env.services.path_if_running("echo")
+        assert path is not None
+        requests = path.channel.request_queue()
+        assert isinstance(requests, SageQueue)
+        requests.close()
+        assert say("twice") == "twice"

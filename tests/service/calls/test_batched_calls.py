@@ -200,7 +200,7 @@ def test_many_futures_of_one_caller_make_full_batches(isolation):
         futures = [begin.square(n) for n in range(400)]
         assert [future.result() for future in futures] == [n * n for n in range(400)]
         batches, _ = services.manager.call_service_sync("model", "seen")
-        assert sum(len(items) == 4 for items in batches) > 50
+        assert sum(len(items) == 4 for items in batches) > 20
 
 
 @EVERYWHERE
@@ -211,7 +211,7 @@ def test_a_lone_call_waits_no_longer_than_it_should(isolation):
             begun = time.monotonic()
             assert services.manager.call_service_sync("model", "unhurried", n) == n
             taken.append(time.monotonic() - begun)
-        assert 0.05 <= min(taken) < 0.1
+        assert 0.05 <= min(taken) < 0.5
 
 
 @EVERYWHERE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -129,7 +130,7 @@ def test_an_exception_that_cannot_be_pickled_is_told_all_the_same(zoo, kind, tex
 @pytest.mark.parametrize("kind", ["wordless", "exit", "interrupt", "cancelled", "generator"])
 @pytest.mark.parametrize("method", ["fail", "fail_later"])
 def test_whatever_a_method_raises_its_caller_is_told_and_the_service_lives(zoo, kind, method):
-    before = {zoo.manager.call_service_sync("single", "pid") for _ in range(8)}
+    before = zoo.env.services.task("single").get_statistics().get("pids", [os.getpid()])
     # An inline method runs on the caller's thread: in the main thread, that is a real Ctrl-C.
     with pytest.raises((ServiceError, KeyboardInterrupt)):
         zoo.manager.call_service_sync("single", method, kind, timeout=3)
@@ -143,7 +144,11 @@ def test_a_timeout_error_of_the_method_is_not_one_of_the_call(zoo):
     assert type(caught.value.__cause__) is TimeoutError
 
 
-@pytest.mark.parametrize("value", [threading.Lock(), lambda: 1, [open], BadOnArrival], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [threading.Lock(), lambda: 1, [open], BadOnArrival],
+    ids=["lock", "lambda", "open", "bad"],
+)
 def test_arguments_that_cannot_be_sent_are_refused_where_they_are_sent(zoo, value):
     if not isinstance(value, type(threading.Lock())) or zoo.local:
         assert type(zoo.call.same(value)) is type(value)
@@ -267,7 +272,7 @@ def test_max_concurrency_bounds_plain_methods(zoo):
     name = "wide"
     begin = zoo.manager.get_async_proxy(name)
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda _: begin.crowd(0.01).result(), range(16)))
+        list(pool.map(lambda _: begin.crowd(0.03).result(), range(16)))
     peaks = [zoo.manager.call_service_sync(name, "take_peak") for _ in range(8)]
     assert 1 < max(peaks) <= (16 if zoo.isolation == "inline" else 4)
 
@@ -276,7 +281,7 @@ def test_max_concurrency_bounds_async_methods(zoo):
     if zoo.isolation == "inline":
         return  # the caller's own thread bounds nothing
     begin = zoo.manager.get_async_proxy("wide")
-    futures = [begin.async_crowd(0.01) for _ in range(24)]
+    futures = [begin.async_crowd(0.03) for _ in range(24)]
     assert [future.result() for future in futures] == [None] * 24
     peaks = [zoo.manager.call_service_sync("wide", "take_peak") for _ in range(8)]
     assert 1 < max(peaks) <= 4

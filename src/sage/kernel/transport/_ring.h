@@ -112,10 +112,11 @@ struct ring_header {
     struct ring_slot slots[RING_SLOTS];
 };
 
-/* Whether to spin before sleeping is learnt per handle and side: see spin_allowed. */
+/* Whether to spin before sleeping is learnt per handle and side: see spin_length. */
 struct ring_spin {
     uint32_t failures;
     uint32_t skip;
+    uint32_t probes; /* how many in a row came back, slowly */
     uint64_t truce_until;
 };
 

@@ -31,7 +31,7 @@ def create_queue(
         QueueError: As `SageQueue.create`.
         ConfigError: Ray is wanted and not installed.
 
-    Example:
+    Examples:
         >>> with create_queue("letters", kind="in_process") as queue:
         ...     queue.put(b"a")
         ...     queue.qsize()

@@ -40,7 +40,7 @@ class InProcessQueue(MessageQueue):
     Args:
         capacity: Bytes to hold, rounded up as for every queue.
 
-    Example:
+    Examples:
         >>> queue = InProcessQueue()
         >>> queue.put_many([b"a", b"b"])
         2

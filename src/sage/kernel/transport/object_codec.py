@@ -31,7 +31,7 @@ def encode(value: object) -> list[BytesLike]:
     Raises:
         pickle.PicklingError: It cannot be pickled.
 
-    Example:
+    Examples:
         >>> decode(b"".join(encode({"a": 1})))
         {'a': 1}
     """

@@ -39,7 +39,7 @@ SMALLEST_CAPACITY = 1 << 12
 def footprint(length: int) -> int:
     """Return how many bytes of capacity a message of `length` bytes takes up.
 
-    Example:
+    Examples:
         >>> footprint(0), footprint(1), footprint(64)
         (16, 32, 80)
     """
@@ -55,7 +55,7 @@ def round_capacity(capacity: int) -> int:
     Raises:
         ValueError: `capacity` is not positive.
 
-    Example:
+    Examples:
         >>> round_capacity(5000), round_capacity(1)
         (8192, 4096)
     """
@@ -67,7 +67,7 @@ def round_capacity(capacity: int) -> int:
 class MessageQueue(ABC):
     """A bounded first-in first-out queue of byte strings, for many producers and consumers.
 
-    Example:
+    Examples:
         >>> from sage.kernel.transport.create_queue import create_queue
         >>> with create_queue("numbers", kind="in_process") as queue:
         ...     queue.put(b"one")

@@ -85,7 +85,7 @@ def check_name(name: str) -> str:
     Raises:
         QueueNameError: It cannot, being a path, say.
 
-    Example:
+    Examples:
         >>> check_name("orders.0-1")
         'orders.0-1'
     """

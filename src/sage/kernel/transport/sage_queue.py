@@ -58,7 +58,7 @@ class SageQueue(Ring, MessageQueue):
     Made by `create`, `open` or `open_or_create`. It can be pickled, and opens again where it is
     unpickled. Its file stays until `remove_queue`, so a queue outlives those who use it.
 
-    Example:
+    Examples:
         >>> with SageQueue.create("docs-example", capacity=1 << 16) as queue:
         ...     queue.put(b"hello")
         ...     with SageQueue.open("docs-example") as other:
@@ -229,7 +229,7 @@ def stat_queue(name: str) -> QueueStatus:
     Raises:
         QueueNotFoundError: There is none.
 
-    Example:
+    Examples:
         >>> with SageQueue.create("docs-stat") as queue:
         ...     queue.put(b"one")
         ...     status = stat_queue("docs-stat")

@@ -220,9 +220,12 @@ class CallPath:
             while not ended:
                 items, ended = self._ask_replica(STREAM_NEXT, future, token).result()
                 yield from items
-        finally:
-            if not ended:
-                self._ask_replica(STREAM_CLOSE, future, token).result()
+        except GeneratorExit:
+            self._ask_replica(STREAM_CLOSE, future, token).result()
+            raise
+        except ServiceError:  # it is what the caller is to learn, whatever becomes of the closing
+            self._ask_replica(STREAM_CLOSE, future, token)
+            raise
 
     def _ask_replica(self, method: str, of: ServiceFuture, token: StreamToken) -> ServiceFuture:
         """Ask the replica in which a generator lives, past all policies: they had their say."""

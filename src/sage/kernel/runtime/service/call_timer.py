@@ -23,11 +23,15 @@ class CallTimer:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def call_at(self, when: float, action: Callable[[], object]) -> None:
-        """Run `action` at `when` on the monotonic clock; not at all if the timer is closed before."""
+    def call_at(self, when: float, action: Callable[[], object]) -> bool:
+        """Run `action` at `when` on the monotonic clock, or when the timer is closed before.
+
+        Returns:
+            Whether it will be run: not if the timer has been closed.
+        """
         with self._lock:
             if self._closed:
-                return
+                return False
             entry = (when, next(self._numbers), action)
             heapq.heappush(self._due, entry)
             first = self._due[0] is entry
@@ -38,24 +42,25 @@ class CallTimer:
                 self._thread.start()
         if first:
             self._bell.ring()
+        return True
 
     def close(self) -> None:
-        """Run nothing more, and wait for what is running. May be called twice."""
+        """Run what is left at once: a call waits for it. May be called twice."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
+            left, self._due = self._due, []
         self._bell.ring()
         if thread is not None:
             thread.join()
+        for _, _, action in sorted(left):
+            _run_logged(action)
 
     def _run(self) -> None:
         while not self._closed:
             action = self._next()
             if action is not None:
-                try:
-                    action()
-                except Exception:  # noqa: BLE001 - logged: others depend on this thread
-                    get_logger("service").exception("a retry of a call failed unexpectedly")
+                _run_logged(action)
 
     def _next(self) -> Callable[[], object] | None:
         """Return what is due; else wait a while and return None."""
@@ -65,3 +70,10 @@ class CallTimer:
                 return heapq.heappop(self._due)[2]
         self._bell.wait(wait)
         return None
+
+
+def _run_logged(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except Exception:  # noqa: BLE001 - logged: others depend on this thread
+        get_logger("service").exception("a retry of a call failed unexpectedly")

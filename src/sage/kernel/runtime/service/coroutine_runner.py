@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from sage.common.errors import ServiceTimeoutError
+from sage.common.errors import ServiceTimeoutError, ServiceUnavailableError
 
 Key = tuple[str, int]
 """Which request a coroutine works on: the lane of its answer, and its number there."""
@@ -25,6 +25,7 @@ class CoroutineRunner:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._closing = False
         self._running: dict[Key, asyncio.Task[Any]] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
@@ -55,7 +56,7 @@ class CoroutineRunner:
             if timer is not None:
                 timer.cancel()
             coroutine.close()  # it may have been cancelled unbegun
-            answer(*_result(ended, deadline))
+            answer(*self._result(ended, deadline))
 
         work.add_done_callback(end)
 
@@ -69,8 +70,21 @@ class CoroutineRunner:
         if running is not None:
             running.cancel()
 
+    def _result(
+        self, ended: asyncio.Task[Any], deadline: float
+    ) -> tuple[Any, BaseException | None]:
+        if not ended.cancelled():
+            result, error = ended.result()
+            return result, error
+        if time.monotonic() >= deadline:
+            return None, ServiceTimeoutError("its deadline passed while it ran")
+        if self._closing:
+            return None, ServiceUnavailableError("the service was stopped while it had the call")
+        return None, asyncio.CancelledError()
+
     def close(self) -> None:
-        """Cancel what still runs, let it answer, and end the loop."""
+        """Cancel what still runs, let it answer that, and end the loop."""
+        self._closing = True
         asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -91,12 +105,3 @@ async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
         raise
     except BaseException as error:  # noqa: BLE001 - an exit would end the whole loop
         return None, error
-
-
-def _result(ended: asyncio.Task[Any], deadline: float) -> tuple[Any, BaseException | None]:
-    if not ended.cancelled():
-        result, error = ended.result()
-        return result, error
-    if time.monotonic() >= deadline:
-        return None, ServiceTimeoutError("its deadline passed while it ran")
-    return None, asyncio.CancelledError()

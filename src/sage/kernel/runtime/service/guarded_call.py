@@ -250,9 +250,9 @@ class GuardedCall:
         delay = policy.next_delay(self._attempts, self._request.deadline - now, around.random)
         if delay is None or not guards.budget.try_withdraw():
             return False
-        guards.retries += 1
-        around.timer.call_at(now + delay, self._attempt_later)
-        return True
+        planned = around.timer.call_at(now + delay, self._attempt_later)
+        guards.retries += planned
+        return planned
 
     def _attempt_later(self, avoid: int | None = None) -> None:
         try:

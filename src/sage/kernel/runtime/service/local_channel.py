@@ -59,6 +59,8 @@ class LocalWaiter:
         bell = future.bell()
         while not future.settled() and (left := until - time.monotonic()) > 0:
             bell.wait(min(left, _LONGEST_WAIT))
+        if future.settled():
+            bell.ring()  # other threads may wait for the same call
 
     def poll(self) -> None:
         """Do nothing: answers come of themselves."""

@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from sage.common.errors import (
     MessageTooLargeError,
-    QueueClosedError,
     QueueError,
     QueueExistsError,
+    QueueHandleClosedError,
     QueueInUseError,
     ServiceError,
     ServiceOverloadedError,
@@ -128,8 +128,8 @@ class ProcessChannel:
             raise self._unsendable(future, error) from error
         if future.admit is not None:
             future.admit(len(frame))
-        replica = self._expect(future)
         try:
+            replica = self._expect(future)
             self._deliver(self._names[replica], frame, future)
         except (queue.Full, QueueError) as error:
             self._lane.forget(future, cancel=False)
@@ -158,10 +158,9 @@ class ProcessChannel:
             requests.put(frame, False)
         except queue.Full:
             self._put(name, frame, future)
-        except QueueClosedError:
-            if not requests.closed:
-                raise
-            self._deliver(name, frame, future)  # it was closed just now, as nobody had used it
+        except QueueHandleClosedError:  # just now, as nobody had used it
+            self._handles.drop(name)
+            self._deliver(name, frame, future)
 
     def _put(self, name: str, frame: bytes, future: ServiceFuture) -> None:
         """Wait for room, and take in answers meanwhile.

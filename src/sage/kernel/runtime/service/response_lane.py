@@ -105,18 +105,20 @@ class ResponseLane:
 
     def _follow(self, future: ServiceFuture, until: float) -> None:
         """Sleep until the answer is there, or until it is this thread's turn to lead."""
-        bell, number = future.bell(), future.request.request_id
+        bell, thread = future.bell(), threading.get_ident()
         try:
             while not future.settled() and (left := until - time.monotonic()) > 0:
                 # Hung up before the lead is tried: whoever gives it up rings, or this finds it free.
-                self._followers[number] = bell
+                self._followers[thread] = bell
                 if self._leader.acquire(blocking=False):
-                    self._followers.pop(number, None)
+                    self._followers.pop(thread, None)
                     self._read_as_leader(future, until)
                 else:
                     bell.wait(min(left, _LONGEST_WAIT))
         finally:
-            self._followers.pop(number, None)
+            self._followers.pop(thread, None)
+            if future.settled():
+                bell.ring()  # other threads may wait for the same call
             self._promote()
 
     def poll(self) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from sage.common.errors import ServiceMethodError, ServiceTimeoutError
+from sage.common.errors import ServiceMethodError, ServiceTimeoutError, ServiceUnavailableError
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.batching import batched_methods
 from sage.kernel.runtime.service.service_message import (
@@ -81,7 +81,8 @@ class ServiceExecutor:
         self._lock = threading.Lock()
         self._streams: dict[int, Iterator[Any]] = {}
         self._faults: dict[int, BaseException] = {}
-        self._numbers = itertools.count(1)
+        # Never those of an earlier life of the service, whose streams somebody may still read.
+        self._numbers = itertools.count(time.monotonic_ns())
         self.batched = self._batched_calls(max_concurrency)
 
     def execute(self, request: ServiceRequest, respond: Respond) -> None:
@@ -242,7 +243,12 @@ class ServiceExecutor:
 
         What a quick generator has is fetched in chunks; a slow one gives its items one by one.
         """
-        stream = self._streams[number]
+        stream = self._streams.get(number)
+        if stream is None:
+            raise ServiceUnavailableError(
+                f"the service {self.name!r} has no such stream any more: it has been read to its end, "
+                "or the service has been started anew"
+            )
         if number in self._faults:
             del self._streams[number]
             raise self._faults.pop(number)
@@ -256,10 +262,11 @@ class ServiceExecutor:
         except BaseException as error:  # noqa: BLE001 - raised by the next fetch, after the items
             self._faults[number] = error
             return items, False
-        del self._streams[number]
+        self._streams.pop(number, None)  # it may have been given up meanwhile
         return items, True
 
     def _close_stream(self, number: int) -> None:
         stream = self._streams.pop(number, None)
-        if stream is not None:
+        # One that another thread is fetching items from goes when that has its items.
+        if stream is not None and not stream.gi_running:  # type: ignore[attr-defined]
             stream.close()  # type: ignore[attr-defined]

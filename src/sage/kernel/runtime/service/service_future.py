@@ -178,7 +178,7 @@ class ServiceFuture:
     def add_done_callback(self, callback: Callable[[ServiceFuture], object]) -> None:
         """Let `callback(future)` be called when the call has ended; at once if it has."""
         if self._callbacks is _NONE:
-            with _FIRST_CALLBACK:  # two threads may come first at the same time
+            with _FIRST:  # two threads may come first at the same time
                 if self._callbacks is _NONE:
                     self._callbacks = []
         self._callbacks.append(callback)
@@ -235,9 +235,14 @@ class ServiceFuture:
         self._waiter.forget(self, cancel=True)
 
     def bell(self) -> Doorbell:
-        """Return what rings when the result is there, or when it is this thread's turn to read."""
+        """Return what rings when the result is there, or when it is this thread's turn to read.
+
+        It wakes one of the threads that wait, who rings again for the next one.
+        """
         if self._bell is None:
-            self._bell = Doorbell()
+            with _FIRST:
+                if self._bell is None:
+                    self._bell = Doorbell()
         return self._bell
 
     def _wait(self, timeout: float | None) -> ServiceResponse:
@@ -247,9 +252,17 @@ class ServiceFuture:
         self._waiter.wait(self, until)
         if self.response is None and until == deadline:
             self._give_up()
+            self._wait_set()
         if self.response is None:
             raise self._too_late(timeout)
         return self.response
+
+    def _wait_set(self) -> None:
+        """Wait for the answer that another thread has the right to set, and is about to."""
+        bell = self.bell()
+        while self.response is None:
+            bell.wait()
+        bell.ring()
 
     def _give_up(self) -> None:
         """The deadline has passed: whatever comes later is ignored."""
@@ -270,4 +283,4 @@ class ServiceFuture:
 _NONE: list[Callable[[ServiceFuture], object]] = []
 """The callbacks of a future that has had none."""
 
-_FIRST_CALLBACK = threading.Lock()
+_FIRST = threading.Lock()

@@ -24,6 +24,7 @@ from sage.common.errors import (
     MessageTooLargeError,
     QueueClosedError,
     QueueError,
+    QueueHandleClosedError,
     QueueNotFoundError,
 )
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
@@ -189,7 +190,6 @@ class ServiceWorker:
 
     def _send(self, name: str, frame: bytes) -> None:
         """Put an answer into a lane, waiting for room as long as its reader lives."""
-        lane = None
         try:
             self._lanes.touch(name)
             lane = self._lanes[name]
@@ -205,11 +205,11 @@ class ServiceWorker:
         except MessageTooLargeError as error:
             told = TypeError(f"the result is larger than the way back to the caller: {error}")
             self._send(name, pack_response(failure(read_answer_header(frame)[1], told)))
-        except QueueError:
-            if lane is not None and lane.closed:  # just now, as nobody had used it
-                self._send(name, frame)
-            else:  # the caller is gone, and with it whoever would miss the answer
-                self._lanes.drop(name)
+        except QueueHandleClosedError:  # just now, as nobody had used it
+            self._lanes.drop(name)
+            self._send(name, frame)
+        except QueueError:  # the caller is gone, and with it whoever would miss the answer
+            self._lanes.drop(name)
 
 
 def _has_reader(lane: str) -> bool:
