@@ -7,8 +7,10 @@ STAMPS := .venv/stamps
 
 .PHONY: test demo bench fuzz lint format docs clean
 
+# How many processes run the tests; most of them wait for others to start, work and end.
+WORKERS ?= 2
 test: $(STAMPS)/dev $(STAMPS)/demo lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -1,19 +1,57 @@
-"""What a test leaves behind fails it: threads of jobs, threads that keep the process alive, files."""
+"""What a test leaves behind fails it: threads of jobs, threads that keep the process alive, files.
+
+The tests can run in several processes at once (`pytest -n 2`, as `make test` does). Each of them has
+directories of its own where the processes of SAGE meet, so none sees the queues, services and
+programs of another.
+"""
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 PATIENCE = 10.0
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Let SIGINT be Ctrl-C, also where the tests were started in the background, ignoring it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _meet_in_a_directory_of_our_own(config)
+
+
+def _meet_in_a_directory_of_our_own(config):
+    """Short, as the names of sockets in it can have 107 bytes; gone when the tests have ended."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    directory = tempfile.mkdtemp(prefix="sage-tests-", dir=shared)
+    config.add_cleanup(lambda: shutil.rmtree(directory))
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setenv("XDG_RUNTIME_DIR", directory)
+    patch.setenv("SAGE_QUEUE_DIR", directory)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give whole files to the processes, in the order in which they are found.
+
+    All that needs a Ray goes to the same process, one file after the other: two Rays at a time take
+    the processors from each other and from what is measured in seconds.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = Path(nodeid.partition("::")[0])
+            return "ray" if "ray" in (*file.parts, *file.stem.split("_")) else str(file)
+
+    config.option.loadscopereorder = False  # the longest file is not the one with the most tests
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +64,8 @@ def no_thread_or_file_is_left():
         thread.join(max(0.0, deadline - time.monotonic()))
     left = [thread.name for thread in _unwanted(threads)]
     assert not left, f"threads left behind: {left}"
-    opened = _open_files() - files
+    while (opened := _open_files() - files) and time.monotonic() < deadline:
+        time.sleep(0.01)  # services of a module tell the registry once a second, through a file
     assert not opened, f"files left open: {sorted(opened)}"
 
 
