@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from benchmarks import (
     async_map,
+    checkpoints,
     latency,
     memory,
     service_calls,
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "startup": startup.startup,
     "async_map": async_map.async_map,
     "windows": windows.windows,
+    "checkpoints": checkpoints.checkpoints,
     "service_calls": service_calls.service_calls,
     "service_peers": service_peers.service_peers,
 }

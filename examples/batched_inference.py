@@ -2,7 +2,7 @@
 
 The model is a service with a method marked `@batch`: each caller gives one item and gets its own
 result, while the service puts the items of calls that are under way together into one matrix. It
-shows `@batch`, futures held by a function, and how much the two are worth together.
+shows `@batch`, futures held by a function, `on_end`, and how much they are worth together.
 
     python examples/batched_inference.py
     python examples/batched_inference.py --records 2000
@@ -66,7 +66,7 @@ class ClassifyAlone(MapFunction[Row, int]):
         return found
 
 
-class Classify(FlatMapFunction[Row | None, int]):
+class Classify(FlatMapFunction[Row, int]):
     """Asks for each record and goes on; answers come out in order, `in_flight` records later.
 
     Args:
@@ -78,13 +78,18 @@ class Classify(FlatMapFunction[Row | None, int]):
         self.in_flight = in_flight
         self.asked: deque[Any] = deque()
 
-    def execute(self, data: Row | None) -> Iterator[int]:
-        """Ask for a record. `None` stands for the end: all answers are waited for."""
-        most = 0
-        if data is not None:
-            self.asked.append(self.call_service_async["model"].classify(data))
-            most = self.in_flight
-        while len(self.asked) > most:
+    def execute(self, data: Row) -> Iterator[int]:
+        """Ask for a record; put out the answers for which it is time."""
+        self.asked.append(self.call_service_async["model"].classify(data))
+        return self.answers(self.in_flight)
+
+    def on_end(self) -> Iterator[int]:
+        """Wait for the other answers."""
+        return self.answers(0)
+
+    def answers(self, left: int) -> Iterator[int]:
+        """Wait for the oldest answers until so many calls are left."""
+        while len(self.asked) > left:
             yield self.asked.popleft().result(timeout=10.0)
 
 
@@ -95,7 +100,7 @@ def run(rows: list[Row], *, batched: bool) -> tuple[list[int], float, Counter[in
         env.register_service("model", Model, sizes)
         env.service_manager.call_service_sync("model", "classify_alone", rows[0])  # loads it
         if batched:
-            classes = env.from_batch([*rows, None]).flat_map(Classify, 2 * BATCH).collect()
+            classes = env.from_batch(rows).flat_map(Classify, 2 * BATCH).collect()
         else:
             classes = env.from_batch(rows).map(ClassifyAlone).collect()
         began = time.perf_counter()

@@ -65,6 +65,10 @@ from sage.dataflow.function.aggregators import (
     variance,
 )
 from sage.dataflow.function.base import BaseFunction
+from sage.dataflow.function.broadcast import (
+    BroadcastProcessFunction,
+    KeyedBroadcastProcessFunction,
+)
 from sage.dataflow.function.context import RuntimeContext, SourceContext
 from sage.dataflow.function.join import BaseJoinFunction
 from sage.dataflow.function.keyed import (
@@ -90,6 +94,7 @@ from sage.dataflow.function.transform import (
     FilterFunction,
     FlatMapFunction,
     KeyedProcessFunction,
+    KeylessContext,
     MapFunction,
     ProcessContext,
     ProcessFunction,
@@ -158,6 +163,7 @@ __all__ = [
     "BaseFunction",
     "BaseJoinFunction",
     "BatchFunction",
+    "BroadcastProcessFunction",
     "BroadcastState",
     "CheckpointError",
     "Clock",
@@ -195,8 +201,10 @@ __all__ = [
     "JobStatus",
     "JobTimeoutError",
     "KeyByFunction",
+    "KeyedBroadcastProcessFunction",
     "KeyedProcessFunction",
     "KeyedStream",
+    "KeylessContext",
     "ListState",
     "LocalEnvironment",
     "MapFunction",

@@ -12,6 +12,7 @@ from sage import (
     OperatorError,
     WatermarkGenerator,
     WatermarkStrategy,
+    WindowResult,
     bounded_out_of_orderness,
     monotonic_timestamps,
     punctuated,
@@ -330,3 +331,70 @@ def test_the_end_of_a_bounded_input_is_the_end_of_time():
     timed.key_by(0).window(SECOND).apply(look).collect()
     env.execute(progress=False)
     assert ends == [1_000, 10_000]
+
+
+# ---- time that moves while results are on their way
+
+
+def _windows_of_windows(first, *, punctuated_first):
+    """Two branches behind `first`: one assigns time anew, the other goes on with that of `first`."""
+    ten = tumbling_time_window(10)
+
+    def anew():
+        marks = first.assign_timestamps(_end_of, watermarks=punctuated(lambda r, at: at))
+        return marks.key_by(lambda r: 0).window(ten).count().collect()
+
+    def further():
+        windows = first.key_by(lambda r: 0).window(ten).count()
+        return windows.collect(), windows.late_records().collect()
+
+    if punctuated_first:
+        again, (found, late) = anew(), further()
+    else:
+        (found, late), again = further(), anew()
+    return found, late, again
+
+
+def _end_of(result):
+    return result.end - 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+@pytest.mark.parametrize("punctuated_first", [True, False])
+def test_time_assigned_anew_in_one_branch_moves_that_branch_only(batch_size, punctuated_first):
+    records = [("a", 100), ("b", 200), ("a", 1_100), ("b", 1_200), ("a", 5_000), ("b", 61_000)]
+    env = LocalEnvironment("branches", {"batch_size": batch_size})
+    seconds = env.from_batch(records).assign_timestamps(time_of).key_by(0).window(SECOND).count()
+    found, late, again = _windows_of_windows(seconds, punctuated_first=punctuated_first)
+    env.execute(progress=False)
+    assert [(r.start, r.value) for r in found] == [(0, 5), (60_000, 1)]
+    assert [(r.start, r.value) for r in again] == [(0, 5), (60_000, 1)]
+    assert list(late) == []
+
+
+@pytest.mark.parametrize("punctuated_first", [True, False])
+def test_so_does_time_that_was_held_by_an_asynchronous_operator(punctuated_first):
+    async def as_window(n):
+        return WindowResult("k", n * 1_000, n * 1_000 + 1_000, n)
+
+    env = LocalEnvironment("held", {"batch_size": 100})
+    numbers = env.from_batch(range(40)).assign_timestamps(lambda n: n * 1_000)
+    results = numbers.async_map(as_window)
+    found, late, again = _windows_of_windows(results, punctuated_first=punctuated_first)
+    env.execute(progress=False)
+    expected = [(start, 10) for start in range(0, 40_000, 10_000)]
+    assert [(r.start, r.value) for r in found] == expected
+    assert [(r.start, r.value) for r in again] == expected
+    assert list(late) == []
+
+
+def test_a_union_waits_for_the_branch_whose_records_are_still_on_their_way():
+    records = [(key, at) for at in range(0, 30_000, 500) for key in "abc"]
+    env = LocalEnvironment("union")
+    seconds = env.from_batch(records).assign_timestamps(time_of).key_by(0).window(SECOND).count()
+    anew = seconds.assign_timestamps(_end_of, watermarks=punctuated(lambda r, at: at))
+    windows = anew.union(seconds).key_by(lambda r: 0).window(tumbling_time_window(10)).count()
+    found, late = windows.collect(), windows.late_records().collect()
+    env.execute(progress=False)
+    assert [(r.start, r.value) for r in found] == [(at, 60) for at in range(0, 30_000, 10_000)]
+    assert list(late) == []

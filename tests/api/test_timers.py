@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage import LocalEnvironment, OperatorError, ProcessFunction, StateError, tumbling_time_window
+from sage import (
+    CoProcessFunction,
+    LocalEnvironment,
+    OperatorError,
+    ProcessFunction,
+    StateError,
+    ValueState,
+    tumbling_time_window,
+)
 
 
 class Alarm(ProcessFunction):
@@ -157,3 +165,31 @@ def test_a_timer_that_fails_ends_the_job(policy):
     timed.key_by(0).process(Broken).collect()
     with pytest.raises(OperatorError, match=r"Broken.* failed as time went on: LookupError: a"):
         env.execute(progress=False)
+
+
+class Mixed(CoProcessFunction):
+    """Its first input has keys, its second has none."""
+
+    count = ValueState(int, default=0)
+
+    def process0(self, data, ctx):
+        self.count.value += 1
+        yield ctx.key, self.count.value
+
+    def process1(self, data, ctx):
+        for use in (lambda: self.count.value, lambda: ctx.register_processing_timer(1)):
+            with pytest.raises(StateError, match=r"use.*key_by"):
+                use()
+        yield ctx.key, None
+
+
+def test_an_input_without_keys_does_not_see_the_key_of_another(live):
+    def build(keyed, other):
+        return keyed.key_by(str).connect(other).process(Mixed)
+
+    with live(build, inputs=2) as job:
+        job.give(1, 1)
+        job.give(1, to=1)
+        job.give(1)
+        found = [job.take() for _ in range(4)]
+    assert found == [("1", 1), ("1", 2), (None, None), ("1", 3)]

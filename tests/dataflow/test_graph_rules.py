@@ -95,26 +95,6 @@ class TestProgramsThatAreRefused:
         with pytest.raises(GraphError, match="'one' is given to two operators"):
             env.execute()
 
-    def test_more_than_one_subtask(self, env):
-        env.from_batch([1]).map(same, name="m", parallelism=2).sink(print)
-        with pytest.raises(GraphError, match="m asks for parallelism 2"):
-            env.execute()
-
-    def test_more_than_one_subtask_by_any_way_to_say_so(self):
-        for ask in (
-            lambda env: env.set_parallelism(3),
-            lambda env: env.from_batch([1]).map(same).set_parallelism(3).sink(print),
-        ):
-            env = LocalEnvironment("graph")
-            ask(env)
-            env.from_batch([1]).sink(print)
-            with pytest.raises(GraphError, match="parallelism 3"):
-                env.execute()
-        env = LocalEnvironment("graph", {"parallelism": 3})
-        env.from_batch([1]).sink(print)
-        with pytest.raises(GraphError, match="parallelism 3"):
-            env.explain()
-
     @pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True], ids=repr)
     def test_a_parallelism_that_is_no_number_of_subtasks(self, env, wrong):
         with pytest.raises(GraphError, match="whole number"):

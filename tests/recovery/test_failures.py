@@ -1,7 +1,9 @@
 """Restarts, damage, full disks, and how much a checkpoint writes."""
 
+import itertools
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -117,6 +119,40 @@ def test_too_many_failed_checkpoints_fail_the_job_with_the_reason(tmp_path, full
     assert env.job.status is JobStatus.FAILED
 
 
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond 100 kB, until the value is called."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_written_is_told_and_counted_and_the_job_goes_on(
+    tmp_path, caplog, small_files
+):
+    env = LocalEnvironment("full")
+    env.enable_checkpointing(0.01, tmp_path, checkpoint_tolerated_failures=10**6)
+    ledger = Ledger()
+    counts = env.from_batch(lambda: itertools.cycle(range(60_000))).key_by(lambda n: n)
+    counts.count().filter(lambda pair: pair[0] == 0).sink(ledger)
+    env.submit()
+    try:
+        with caplog.at_level(logging.WARNING):
+            wait_for(lambda: env.job.checkpoints.failed >= 1)
+            completed = env.job.checkpoints.completed  # while there was little state yet
+            wait_for(lambda: env.job.checkpoints.failed >= 3)
+        assert "cannot write a chunk of" in caplog.text
+        assert "File too large" in caplog.text
+        assert (env.job.status, env.job.checkpoints.completed) == (JobStatus.RUNNING, completed)
+        assert not list(tmp_path.rglob("*.tmp"))
+        small_files()
+        wait_for(lambda: env.job.checkpoints.completed >= completed + 2 and ledger.committed)
+    finally:
+        env.cancel()
+    assert ledger.committed == [(0, n + 1) for n in range(len(ledger.committed))]
+
+
 def test_tolerated_failures_do_no_harm(tmp_path, full_disk):
     env = LocalEnvironment("full")
     env.enable_checkpointing(3600, tmp_path)
@@ -130,6 +166,21 @@ def test_tolerated_failures_do_no_harm(tmp_path, full_disk):
     env.from_source(source).sink(ledger)
     env.execute(20, progress=False)
     assert ledger.committed == [1, 2, 3]
+
+
+def test_a_job_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(tmp_path):
+    env = failing(tmp_path, strategy="none")
+    scripted(env, [1, Checkpoint(), Fail()])
+    with pytest.raises(OperatorError):
+        env.execute(progress=False)
+    [metadata] = tmp_path.rglob("metadata.json")
+    metadata.write_bytes(metadata.read_bytes()[:-1])
+    again = failing(tmp_path)
+    scripted(again, [1, Checkpoint(), 2])
+    with pytest.raises(
+        CheckpointError, match=r"none that is whole: .*checksum.*move that directory"
+    ):
+        again.execute(progress=False)
 
 
 def test_a_path_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):

@@ -6,6 +6,8 @@ from typing import Any, assert_type
 from sage import (
     AggregateFunction,
     BatchFunction,
+    BroadcastProcessFunction,
+    BroadcastState,
     CoFlatMapFunction,
     Collected,
     CoMapFunction,
@@ -19,6 +21,7 @@ from sage import (
     JobResult,
     KeyByFunction,
     KeyedStream,
+    KeylessContext,
     LocalEnvironment,
     MapFunction,
     ProcessContext,
@@ -140,6 +143,20 @@ class Sides(CoProcessFunction[int, str, bool]):
         return [True]
 
 
+class ByRules(BroadcastProcessFunction[int, str, bool]):
+    rules = BroadcastState(str, int)
+
+    def process_element(self, value: int, ctx: ProcessContext) -> Iterable[bool] | None:
+        assert_type(self.rules["limit"], int)
+        return None
+
+    def process_broadcast_element(self, value: str, ctx: KeylessContext) -> None:
+        ctx.apply_to_keyed_state(value, lambda key, state: assert_type(state, str))
+
+    def on_end(self, ctx: KeylessContext) -> list[bool]:
+        return [True]
+
+
 class Lengths(MapFunction[list[str], list[int]]):
     def __init__(self, offset: int) -> None:
         super().__init__()
@@ -237,6 +254,7 @@ assert_type(numbers.connect(texts).map(str), DataStream[Any])
 assert_type(numbers.connect(texts).map(str, len), DataStream[Any])
 assert_type(numbers.connect(texts).flat_map(Twice), DataStream[bytes])
 assert_type(numbers.connect(texts).process(Sides), DataStream[bool])
+assert_type(numbers.connect(texts.broadcast()).process(ByRules), DataStream[bool])
 assert_type(texts.map_batch(Lengths, 1, name="lengths"), DataStream[Any])
 assert_type(texts.map_batch(len, format="numpy"), DataStream[Any])
 assert_type(numbers.sink(print), DataStream[int])

@@ -8,7 +8,7 @@ _NOTHING = "-"
 def duration(seconds: float | None) -> str:
     """Return how long something has lasted, in two units.
 
-    Example:
+    Examples:
         >>> duration(7), duration(3700), duration(200_000), duration(None)
         ('7s', '1h 1m', '2d 7h', '-')
     """
@@ -27,7 +27,7 @@ def duration(seconds: float | None) -> str:
 def latency(seconds: float | None) -> str:
     """Return how long a call took, to three digits.
 
-    Example:
+    Examples:
         >>> latency(0.0000123), latency(0.0456), latency(12.3), latency(None)
         ('12.3 µs', '45.6 ms', '12.3 s', '-')
     """
@@ -42,7 +42,7 @@ def latency(seconds: float | None) -> str:
 def rate(per_second: float | None) -> str:
     """Return how often something happens in a second.
 
-    Example:
+    Examples:
         >>> rate(0.25), rate(1234.5), rate(2_500_000), rate(0)
         ('0.25', '1.23k', '2.5M', '0')
     """
@@ -57,7 +57,7 @@ def rate(per_second: float | None) -> str:
 def share(part: int, whole: int) -> str:
     """Return a part in percent; less than all is never shown as all.
 
-    Example:
+    Examples:
         >>> share(3, 3), share(99_999, 100_000), share(1, 3), share(0, 0)
         ('100%', '99.9%', '33.3%', '-')
     """

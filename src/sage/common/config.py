@@ -20,6 +20,8 @@ ErrorPolicy = Literal["fail", "skip", "dead_letter"]
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 AtLeastOneMebibyte = Annotated[int, msgspec.Meta(ge=1 << 20)]
+Groups = Annotated[int, msgspec.Meta(ge=1, le=32_768)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
@@ -31,6 +33,9 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         parallelism: How many subtasks an operator has unless it says otherwise.
         buffer_size: How many records a live source may be read ahead of the pipeline.
         batch_size: How many records at most travel together.
+        buffer_timeout: How many seconds records wait at most to be sent to another process together.
+        max_parallelism: How many groups the keys are parted into: the most subtasks that a keyed
+            operator can ever have. If not given, enough for the parallelism to grow.
         on_error: What becomes of a record whose function raises, unless its operator says otherwise.
         state_backend: What keeps the state that functions declare: `"heap"` or `"disk"`.
         state_directory: Below it are the files of the backend `"disk"`.
@@ -44,6 +49,8 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     parallelism: AtLeastOne = 1
     buffer_size: AtLeastOne = 10_000
     batch_size: AtLeastOne = 4096
+    buffer_timeout: NotNegative = 0.1
+    max_parallelism: Groups | None = None
     on_error: ErrorPolicy = "fail"
     state_backend: Literal["heap", "disk"] = "heap"
     state_directory: str | None = None

@@ -25,7 +25,7 @@ class Deadline(msgspec.Struct, frozen=True, gc=False, order=True):
     Attributes:
         at: Seconds on the monotonic clock; infinite when there is no deadline.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> clock = ManualClock()
         >>> deadline = Deadline.after(clock, 5)

@@ -20,7 +20,7 @@ class ProcessId(msgspec.Struct, frozen=True):
         boot: Which start of the machine that was.
         namespace: In which namespace the number counts: containers have their own.
 
-    Example:
+    Examples:
         >>> import os
         >>> me = ProcessId.of(os.getpid())
         >>> me.is_alive()

@@ -21,7 +21,7 @@ class QuietDict(dict[str, Any]):
         values: The keys and values.
         hidden: The keys whose values are not shown.
 
-    Example:
+    Examples:
         >>> QuietDict({"user": "ada", "password": "pw"}, hidden={"password"})
         {'user': 'ada', 'password': '***'}
     """
@@ -42,7 +42,7 @@ class QuietList(list[Any]):
         values: The items.
         hidden: The indices of the items that are not shown.
 
-    Example:
+    Examples:
         >>> QuietList(["ada", "pw"], hidden={1})
         ['ada', '***']
     """

@@ -73,7 +73,7 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: it is not a size.
 
-    Example:
+    Examples:
         >>> parse_size("1GB"), parse_size("1.5 MiB"), parse_size("512")
         (1073741824, 1572864, 512)
     """

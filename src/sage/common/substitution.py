@@ -32,7 +32,7 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, bool]:
         SubstitutionError: a variable is not set, or a place is malformed. The message names the
             variable, never a value.
 
-    Example:
+    Examples:
         >>> substitute("http://${HOST}:${PORT:-80}/$${x}", {"HOST": "here"})
         ('http://here:80/${x}', True)
     """

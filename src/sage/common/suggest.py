@@ -13,7 +13,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         word: What the user wrote.
         known: The names that would have been right.
 
-    Example:
+    Examples:
         >>> did_you_mean("paralelism", ["parallelism", "buffer_size"])
         " Did you mean 'parallelism'?"
     """
@@ -24,7 +24,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def shorten(value: object, limit: int = 200) -> str:
     """Return `repr(value)` cut to `limit` characters; a failing `repr` is named, not raised.
 
-    Example:
+    Examples:
         >>> shorten("x" * 500, limit=12)
         "'xxxxxxxxxx…"
     """
@@ -38,7 +38,7 @@ def shorten(value: object, limit: int = 200) -> str:
 def text_of(error: BaseException) -> str:
     """Return `str(error)`; a failing `str` is named, not raised.
 
-    Example:
+    Examples:
         >>> text_of(ValueError("too late"))
         'too late'
     """

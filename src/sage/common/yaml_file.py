@@ -53,7 +53,7 @@ class YamlNode:
         value: A scalar, a mapping of names to nodes, or a list of nodes.
         substituted: Whether an environment variable was put into it. It is then never shown.
 
-    Example:
+    Examples:
         >>> node = parse_yaml("cache: {size: 10}", "services.yaml")
         >>> node.get("cache").get("size")
         <services.yaml:1: cache.size>

@@ -57,7 +57,7 @@ class CollectionSource(Source[T]):
     Raises:
         SourceError: `data` is neither iterable nor callable.
 
-    Example:
+    Examples:
         >>> from sage.testing import StandaloneContext
         >>> reader = CollectionSource("abc").create_reader({"": None}, StandaloneContext())
         >>> reader.read_batch(2), reader.read_batch(2), reader.read_batch(2)

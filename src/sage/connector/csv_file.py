@@ -42,7 +42,7 @@ def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
     Raises:
         ValueError: the row has more or fewer columns than the header, or there is no header.
 
-    Example:
+    Examples:
         >>> csv_row_to_dict(CsvRow("trips.csv", 2, ["JFK", "LAX"], ("origin", "dest")))
         {'origin': 'JFK', 'dest': 'LAX'}
     """
@@ -75,7 +75,7 @@ class CsvSource(Source[CsvRow]):
     Raises:
         SourceError: the encoding, the delimiter or the quote character cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> from sage.testing import read_all
         >>> with tempfile.TemporaryDirectory() as folder:

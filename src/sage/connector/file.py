@@ -42,7 +42,7 @@ class TextFileSource(Source[str]):
     Raises:
         SourceError: the encoding cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> from sage.testing import read_all
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -219,7 +219,7 @@ def _expand(pattern: str) -> list[str]:
 def natural_key(path: str) -> list[tuple[int, str]]:
     """Return a sort key that takes runs of digits as numbers: `part-2` before `part-10`.
 
-    Example:
+    Examples:
         >>> sorted(["part-10", "part-2"], key=natural_key)
         ['part-2', 'part-10']
     """

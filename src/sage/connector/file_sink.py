@@ -59,7 +59,7 @@ class FileSink(Sink[Any]):
     Raises:
         SinkError: a setting is not usable.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> from sage.testing import StandaloneContext
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,7 @@ class FunctionSource(Source[T]):
         close_timeout: For how many seconds `close` waits for an iterator that does not return.
             After that its thread is left behind, with a warning: Python cannot stop it.
 
-    Example:
+    Examples:
         >>> from sage.testing import StandaloneContext, read_all
         >>> source = FunctionSource(lambda context: Feed(iter([1, None, 2])))
         >>> read_all(source)

@@ -42,7 +42,7 @@ def json_line_decoder(type: Any = None) -> JsonLineDecoder:  # noqa: A002 - as i
     Raises:
         TypeError: JSON cannot be turned into `type`.
 
-    Example:
+    Examples:
         >>> json_line_decoder()('{"id": 7}')
         {'id': 7}
         >>> json_line_decoder(int)('"x"')
@@ -56,7 +56,7 @@ def json_line_decoder(type: Any = None) -> JsonLineDecoder:  # noqa: A002 - as i
 def is_not_blank(line: str) -> bool:
     """Say whether `line` has anything but white space in it.
 
-    Example:
+    Examples:
         >>> is_not_blank("x"), is_not_blank(" "), is_not_blank("")
         (True, False, False)
     """

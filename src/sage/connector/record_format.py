@@ -29,7 +29,7 @@ class RecordFormat:
     Raises:
         SinkError: the format or the encoding is unknown, or columns are given for another format.
 
-    Example:
+    Examples:
         >>> RecordFormat("jsonl").encode([{"id": 7}])
         b'{"id":7}\n'
     """

@@ -41,7 +41,7 @@ class SocketTextSource(Source[str]):
     Raises:
         SourceError: an argument cannot be used.
 
-    Example:
+    Examples:
         >>> SocketTextSource("localhost", 9999).bounded
         False
     """

@@ -62,7 +62,7 @@ class TableSink(Sink[Any]):
     Raises:
         SinkError: the settings do not make a statement.
 
-    Example:
+    Examples:
         >>> import sqlite3, tempfile, functools
         >>> from sage.testing import StandaloneContext
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ def check_encoding(encoding: str) -> str:
     Raises:
         SourceError: the encoding is unknown, or lines cannot be told apart before decoding.
 
-    Example:
+    Examples:
         >>> check_encoding("UTF8")
         'utf-8'
     """

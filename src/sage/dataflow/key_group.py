@@ -36,7 +36,7 @@ def stable_hash(key: Any) -> int:
     Raises:
         TypeError: it is of another type, or not a number (NaN is not equal to itself).
 
-    Example:
+    Examples:
         >>> stable_hash("user-7") == stable_hash("user-7"), stable_hash(1) == stable_hash(1.0)
         (True, True)
     """
@@ -60,7 +60,7 @@ def key_group(key: Any, max_parallelism: int) -> int:
     Raises:
         TypeError: the key has no stable hash, see `stable_hash`.
 
-    Example:
+    Examples:
         >>> key_group(1, 128) == key_group(True, 128)
         True
     """
@@ -70,7 +70,7 @@ def key_group(key: Any, max_parallelism: int) -> int:
 def subtask_of(group: int, max_parallelism: int, parallelism: int) -> int:
     """Return the index of the subtask that owns a group.
 
-    Example:
+    Examples:
         >>> subtask_of(64, 128, 2)
         1
     """
@@ -83,7 +83,7 @@ def group_range(subtask: int, max_parallelism: int, parallelism: int) -> range:
     Raises:
         ValueError: there is no such subtask, or there are more subtasks than groups.
 
-    Example:
+    Examples:
         >>> group_range(0, 128, 3), group_range(2, 128, 3)
         (range(0, 43), range(86, 128))
     """
@@ -99,7 +99,7 @@ def group_range(subtask: int, max_parallelism: int, parallelism: int) -> range:
 def default_max_parallelism(parallelism: int) -> int:
     """Return how many groups there are when nobody says: room to grow, within 128 and 32768.
 
-    Example:
+    Examples:
         >>> default_max_parallelism(4), default_max_parallelism(100), default_max_parallelism(90_000)
         (128, 256, 32768)
     """

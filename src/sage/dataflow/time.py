@@ -34,7 +34,7 @@ def to_ms(duration: timedelta | float, *, name: str = "duration") -> int:
         TypeError: it is neither.
         ValueError: it is not finite.
 
-    Example:
+    Examples:
         >>> to_ms(timedelta(minutes=5)), to_ms(0.25)
         (300000, 250)
     """
@@ -57,7 +57,7 @@ def timestamp_ms(timestamp: datetime | int) -> int:
     Raises:
         TypeError: it is neither. A `float` is refused because it may be meant as seconds.
 
-    Example:
+    Examples:
         >>> timestamp_ms(datetime(1970, 1, 1, 0, 0, 2)), timestamp_ms(-5)
         (2000, -5)
     """
@@ -81,7 +81,7 @@ def utc_datetime(ms: int) -> datetime:
 
     What lies outside of the years 1 to 9999 becomes the earliest or latest `datetime` there is.
 
-    Example:
+    Examples:
         >>> utc_datetime(1500).isoformat()
         '1970-01-01T00:00:01.500000+00:00'
     """
@@ -120,7 +120,7 @@ class BoundedOutOfOrderness(WatermarkGenerator):
     The watermark is Flink's: the highest timestamp so far, less the bound, less one, because a
     record with the highest timestamp may come again.
 
-    Example:
+    Examples:
         >>> marks = BoundedOutOfOrderness(100)
         >>> marks.on_event("a", 1000); marks.on_event("b", 950); marks.on_periodic()
         899
@@ -184,7 +184,7 @@ class WatermarkStrategy:
 def monotonic_timestamps() -> WatermarkStrategy:
     """Timestamps of an input never go back.
 
-    Example:
+    Examples:
         >>> marks = monotonic_timestamps().create()
         >>> marks.on_event("a", 1000); marks.on_periodic()
         999
@@ -198,7 +198,7 @@ def bounded_out_of_orderness(bound: timedelta | float) -> WatermarkStrategy:
     Raises:
         ValueError: the bound is negative.
 
-    Example:
+    Examples:
         >>> bounded_out_of_orderness(timedelta(seconds=5)).create().out_of_orderness_ms
         5000
     """
@@ -211,7 +211,7 @@ def bounded_out_of_orderness(bound: timedelta | float) -> WatermarkStrategy:
 def punctuated(watermark_of: Callable[[Any, int], datetime | int | None]) -> WatermarkStrategy:
     """Take watermarks from the records: `watermark_of(value, timestamp)` says one or `None`.
 
-    Example:
+    Examples:
         >>> marks = punctuated(lambda value, timestamp: value.get("until")).create()
         >>> marks.on_event({"until": 70}, 100)
         70

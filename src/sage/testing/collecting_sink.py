@@ -23,7 +23,7 @@ class CollectingSink(Sink[T]):
     Args:
         records: The list to append to; a new one by default.
 
-    Example:
+    Examples:
         >>> from sage.testing import StandaloneContext
         >>> sink = CollectingSink()
         >>> writer = sink.create_writer(StandaloneContext(), None)

@@ -29,7 +29,7 @@ class StandaloneContext:
         cancelled: Whether the job is being cancelled.
         services: The services that the function may call; `services.stop_all()` ends them.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.base import BaseFunction
         >>> function = BaseFunction()
         >>> function.ctx = StandaloneContext(operator_name="parse")
@@ -94,7 +94,7 @@ def read_all(source: Source[Any], *, max_records: int = 1000, patience: float = 
         AssertionError: the source gave nothing for `patience` seconds.
         Exception: what the source raised.
 
-    Example:
+    Examples:
         >>> from sage.connector.collection import CollectionSource
         >>> read_all(CollectionSource(range(3)))
         [0, 1, 2]

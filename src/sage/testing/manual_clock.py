@@ -15,7 +15,7 @@ class ManualClock:
     Args:
         start_ms: The time of day at first, in milliseconds since the Unix epoch.
 
-    Example:
+    Examples:
         >>> clock = ManualClock(start_ms=1_000)
         >>> clock.advance(seconds=2)
         >>> clock.now_ms(), clock.monotonic()

@@ -42,7 +42,7 @@ def check_queue(factory: QueueFactory, *, examples: int = 60) -> None:
         AssertionError: A law is broken; the message and traceback say which.
         ImportError: hypothesis is not installed.
 
-    Example:
+    Examples:
         >>> from sage.kernel.transport.in_process import InProcessQueue
         >>> check_queue(InProcessQueue, examples=5)
     """

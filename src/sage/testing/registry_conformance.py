@@ -38,7 +38,7 @@ def check_registry(make_registry: MakeRegistry, *, patience: float = 10.0) -> No
     Raises:
         AssertionError: the contract is broken; the text says where.
 
-    Example:
+    Examples:
         >>> from sage.kernel.runtime.service.registry_store import MemoryStore
         >>> store = MemoryStore()
         >>> check_registry(lambda clock: ServiceRegistry(store, clock=clock))

@@ -77,7 +77,7 @@ def check_sink(
         AssertionError: the sink breaks the contract; the text says where.
         Exception: what the sink raises.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> from sage.connector.file_sink import FileSink
         >>> def read_back(sink):

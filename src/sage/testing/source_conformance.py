@@ -55,7 +55,7 @@ def check_source(
         AssertionError: the source breaks the contract; the text says where.
         Exception: what the source raises.
 
-    Example:
+    Examples:
         >>> from sage.connector.collection import CollectionSource
         >>> check_source(lambda: CollectionSource([1, 2, 3]), [1, 2, 3])
         [1, 2, 3]

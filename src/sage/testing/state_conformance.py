@@ -79,7 +79,7 @@ def check_state_backend(make_store: MakeStore) -> None:
     Raises:
         AssertionError: a law is broken; the text says which.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.state.heap_store import HeapKeyedStore
         >>> check_state_backend(HeapKeyedStore)
     """

@@ -50,7 +50,7 @@ class TestSource(Source[Any]):
         batch_size: How many records at most come at once; 1 makes every record a batch, so that a
             checkpoint may fall between any two.
 
-    Example:
+    Examples:
         >>> from sage.testing import StandaloneContext
         >>> source = TestSource(["a", TestSource.ABORT(), "b"])
         >>> reader = source.create_reader({"": None}, StandaloneContext())

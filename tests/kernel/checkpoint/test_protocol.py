@@ -236,3 +236,12 @@ def test_a_stopped_job_answers_all_requests():
     assert decisions[0].request == SAVEPOINT
     assert decisions[-1] == Reject(Request("waiting"), "cancelled")
     assert coordinator.tick(1000.0) == []
+
+
+def test_a_reserved_number_is_that_of_no_checkpoint():
+    coordinator = started()
+    assert coordinator.reserve_id() == 1
+    assert coordinator.tick(10.0) == [Trigger(2, 1, (A,))]
+    assert coordinator.reserve_id() == 3
+    complete(coordinator, 2, 11.0)
+    assert coordinator.tick(20.0) == [Trigger(4, 1, (A,))]

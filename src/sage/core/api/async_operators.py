@@ -76,7 +76,7 @@ class AsyncOperators(Generic[T]):
             FunctionError: the function cannot serve.
             GraphError: an option has an impossible value.
 
-        Example:
+        Examples:
             >>> import asyncio
             >>> from sage import LocalEnvironment
             >>> async def square(number):

@@ -115,6 +115,28 @@ class BaseEnvironment(ABC):
         check_parallelism(parallelism)
         self._configure(parallelism=parallelism)
 
+    def set_max_parallelism(self, max_parallelism: int) -> None:
+        """Set how many groups the keys are parted into: the most subtasks that can ever share them.
+
+        A savepoint can be restored at any parallelism up to this, but not with another number.
+
+        Raises:
+            ConfigError: it is not a whole number from 1 to 32768.
+        """
+        self._configure(max_parallelism=max_parallelism)
+
+    def set_buffer_timeout(self, timeout: float | timedelta) -> None:
+        """Set how long records wait at most to be sent to another process together.
+
+        Args:
+            timeout: Seconds, or a `timedelta`; 0: they are sent with the batch they came of.
+
+        Raises:
+            ConfigError: it is negative.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self._configure(buffer_timeout=seconds)
+
     def set_on_error(self, policy: ErrorPolicy) -> None:
         """Set what becomes of a record whose function raises, unless the operator says otherwise.
 
@@ -307,7 +329,7 @@ class BaseEnvironment(ABC):
             args: Arguments of a function class.
             kw: Keyword arguments of a function class; and `name=`, `uid=`.
 
-        Example:
+        Examples:
             >>> from sage import LocalEnvironment
             >>> env = LocalEnvironment("example")
             >>> letters = env.from_batch("abc").collect()
@@ -463,7 +485,7 @@ class BaseEnvironment(ABC):
         Close the loop with `stream.fill_future(future)`. When all sources have ended and nothing is
         in flight in the loop, the job ends.
 
-        Example:
+        Examples:
             >>> from sage import LocalEnvironment
             >>> env = LocalEnvironment("collatz")
             >>> back = env.from_future("back")

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from sage.common.errors import JobError
 from sage.core.api.job_handle import JobHandle
@@ -26,6 +26,8 @@ class Collected(SinkFunction[T], Sequence[T]):
     Raises:
         JobError: (on any access) no job has run yet.
     """
+
+    at_client: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +84,8 @@ class ResultChannel(Sink[T], Generic[T]):
     The job waits while `capacity` batches have not been taken: results do not pile up. While nobody
     iterates, before `open` and after `close`, they are let go.
     """
+
+    at_client: ClassVar[bool] = True
 
     def __init__(self, capacity: int = 16) -> None:
         self._capacity = capacity

@@ -23,11 +23,11 @@ from sage.connector.file_sink import FileSink, FileSinkOptions
 from sage.connector.record_format import Format
 from sage.core.api.async_operators import AsyncOperators
 from sage.core.api.collected import Collected, ResultChannel, results_of
+from sage.core.api.connected_operators import ConnectedOperators
 from sage.core.api.joined_streams import ConnectedJoins, Joins
 from sage.core.api.stream_arguments import (
     checked_emit,
     function_and_options,
-    has_methods,
     itself,
     named,
     near_method,
@@ -51,11 +51,8 @@ from sage.dataflow.function.keyed import (
     ReduceFunction,
 )
 from sage.dataflow.function.sink import Sink, SinkFunction
-from sage.dataflow.function.spec import FunctionSpec, function_spec
+from sage.dataflow.function.spec import function_spec
 from sage.dataflow.function.transform import (
-    BaseCoMapFunction,
-    CoFlatMapFunction,
-    CoProcessFunction,
     FilterFunction,
     FlatMapFunction,
     MapFunction,
@@ -65,8 +62,9 @@ from sage.dataflow.function.transform import (
 from sage.dataflow.graph.transformation import Input, Partitioning, Upstream
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import BatchFormat, MapBatch, WriteSink
+from sage.dataflow.operator.flat_map_end import flat_map_of
 from sage.dataflow.operator.keyed import Aggregate, Distinct, Emit, KeyBy, Reduce
-from sage.dataflow.operator.record_wise import CallSink, Filter, FlatMap, Map, Process, Split
+from sage.dataflow.operator.record_wise import CallSink, Filter, Map, Process, Split
 from sage.dataflow.operator.timestamps import AssignTimestamps, watermark_strategy
 from sage.dataflow.operator.window import WindowFold
 from sage.dataflow.record import DEAD_LETTERS, LATE_RECORDS, DeadLetter
@@ -81,7 +79,7 @@ K = TypeVar("K", bound=Hashable)
 class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
     """A stream of records of type `T`.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("example")
         >>> squares = env.from_batch(range(5)).map(lambda x: x * x).filter(lambda x: x > 3).collect()
@@ -124,7 +122,8 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
     ) -> DataStream[R]: ...
     def flat_map(self, function: Any, *args: Any, **kw: Any) -> DataStream[Any]:
         """Turn each record into the items of the iterable that `function(record)` returns."""
-        return self._apply(FlatMap, function, args, kw)
+        spec, options = function_and_options("flat_map", function, args, kw)
+        return self._then(flat_map_of((spec,)), options)
 
     flatmap = flat_map
 
@@ -288,7 +287,7 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
 
         Records for a branch that nobody selects are counted as `unrouted`.
 
-        Example:
+        Examples:
             >>> from sage import LocalEnvironment
             >>> env = LocalEnvironment("example")
             >>> parts = env.from_batch(range(5)).split(lambda x: "odd" if x % 2 else "even")
@@ -341,7 +340,7 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
         return DataStream(self._host, self._spread(Partitioning("rebalance")))
 
     def broadcast(self) -> DataStream[T]:
-        """Send every record to all subtasks of the next operator."""
+        """Send every record to all subtasks of the next operator; see `BroadcastProcessFunction`."""
         return DataStream(self._host, self._spread(Partitioning("broadcast")))
 
     def partition_custom(self, function: Callable[[T, int], int]) -> DataStream[T]:
@@ -548,7 +547,7 @@ class KeyedStream(DataStream[T], Generic[T, K]):
 class WindowedStream(WindowOptions[DataStream[Any]], Generic[K]):
     """Windows of a stream with keys of type `K`; what is made of them is a stream again.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment, tumbling_time_window
         >>> env = LocalEnvironment("example")
         >>> ticks = env.from_batch([("a", 1_000), ("a", 4_000), ("b", 61_000)])
@@ -560,7 +559,7 @@ class WindowedStream(WindowOptions[DataStream[Any]], Generic[K]):
     """
 
 
-class ConnectedStreams(StreamBase, ConnectedJoins):
+class ConnectedStreams(StreamBase, ConnectedOperators, ConnectedJoins):
     """Streams of different types that go to one operator, each to an input of its own.
 
     Args:
@@ -571,65 +570,6 @@ class ConnectedStreams(StreamBase, ConnectedJoins):
     def __init__(self, host: Host, inputs: tuple[Input, ...]) -> None:
         super().__init__(host, tuple(origin for part in inputs for origin in part))
         self._inputs = inputs
-
-    @overload
-    def map(
-        self,
-        function: BaseCoMapFunction[Any, Any, R] | type[BaseCoMapFunction[Any, Any, R]],
-        *args: Any,
-        **kw: Any,
-    ) -> DataStream[R]: ...
-    @overload
-    def map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
-    def map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
-        """Map the records: one callable for all inputs, one for each, or a `CoMapFunction`."""
-        return self._per_input(Map, BaseCoMapFunction, function, more, kw)
-
-    @overload
-    def comap(
-        self,
-        function: BaseCoMapFunction[Any, Any, R] | type[BaseCoMapFunction[Any, Any, R]],
-        *args: Any,
-        **kw: Any,
-    ) -> DataStream[R]: ...
-    @overload
-    def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
-    def comap(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
-        """Map the records of each input in its own way: a `CoMapFunction`, or a callable each."""
-        if not has_methods(function, "map", len(self._inputs)) and not more:
-            raise FunctionError(
-                f"comap() needs a CoMapFunction with {self._methods('map')}, or a callable for "
-                f"each of the {len(self._inputs)} streams, not {shorten(function)}"
-            )
-        return self.map(function, *more, **kw)
-
-    @overload
-    def flat_map(
-        self,
-        function: CoFlatMapFunction[Any, Any, R] | type[CoFlatMapFunction[Any, Any, R]],
-        *args: Any,
-        **kw: Any,
-    ) -> DataStream[R]: ...
-    @overload
-    def flat_map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
-    def flat_map(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
-        """Like `map`, with any number of records out; the class is `CoFlatMapFunction`."""
-        return self._per_input(FlatMap, CoFlatMapFunction, function, more, kw)
-
-    flatmap = flat_map
-
-    @overload
-    def process(
-        self,
-        function: CoProcessFunction[Any, Any, R] | type[CoProcessFunction[Any, Any, R]],
-        *args: Any,
-        **kw: Any,
-    ) -> DataStream[R]: ...
-    @overload
-    def process(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]: ...
-    def process(self, function: Any, *more: Any, **kw: Any) -> DataStream[Any]:
-        """Like `flat_map`, with a context; the class is `CoProcessFunction`."""
-        return self._per_input(Process, CoProcessFunction, function, more, kw)
 
     def key_by(
         self, function: Any, *more: Any, uid: str | None = None, **options: Unpack[OptionsButUid]
@@ -666,43 +606,8 @@ class ConnectedStreams(StreamBase, ConnectedJoins):
         DataStream[Any](self._host, self._origins).print(prefix, separator, colored)
         return self
 
-    def _per_input(
-        self, operator: type[Operator], cls: type, function: Any, more: Any, kw: dict[str, Any]
-    ) -> DataStream[Any]:
-        stem, count = operator.kind, len(self._inputs)
-        options, rest = part_options(kw)
-        if has_methods(function, stem, count):
-            entries = tuple(f"{stem}{i}" for i in range(count))
-            specs: tuple[FunctionSpec, ...] = (
-                function_spec(stem, function, more, rest, entries=entries),
-            )
-        elif isinstance(function, cls) or (
-            isinstance(function, type) and issubclass(function, cls)
-        ):
-            raise FunctionError(
-                f"{stem}(): {shorten(function)} needs {self._methods(stem)} for {count} streams"
-            )
-        elif more:
-            each = self._one_each(function, more)
-            specs = tuple(function_spec(stem, one, (), rest) for one in each)
-        else:
-            spec = function_spec(stem, function, (), rest)
-            return DataStream(self._host, self._append(operator((spec,)), options, self._origins))
-        return DataStream(self._host, self._append(operator(specs), options, *self._inputs))
-
     def _then(self, operator: Operator, options: Options, *inputs: Input) -> DataStream[Any]:
         return DataStream(self._host, self._append(operator, options, *inputs))
-
-    def _one_each(self, function: Any, more: tuple[Any, ...]) -> tuple[Any, ...]:
-        functions = (function, *more) if more else (function,) * len(self._inputs)
-        if len(functions) != len(self._inputs):
-            raise GraphError(
-                f"{len(functions)} functions for {len(self._inputs)} connected streams"
-            )
-        return functions
-
-    def _methods(self, stem: str) -> str:
-        return ", ".join(f"{stem}{i}()" for i in range(len(self._inputs)))
 
 
 class SplitStream(StreamBase, Generic[T]):

@@ -80,7 +80,12 @@ class JobHandle:
         if savepoint is None:
             self._job.stop()
             return self.wait(timeout)
-        where = self._job.stop_with_savepoint(os.fspath(savepoint)).result(timeout)
+        target = os.fspath(savepoint)
+        try:
+            where = self._job.stop_with_savepoint(target).result(timeout)
+        except TimeoutError:
+            told = f"no savepoint within {timeout} s; it is still taken into {target}, and ends the job"
+            return self._respond("error", told)
         answer = self.wait(timeout)
         return self._respond("success", where) if answer["status"] == "success" else answer
 

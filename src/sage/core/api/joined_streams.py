@@ -132,7 +132,7 @@ class Joins(_Stream):
             GraphError: `how` is none of these.
             FunctionError: the table, the key or `apply` will not do.
 
-        Example:
+        Examples:
             >>> from sage import LocalEnvironment
             >>> env = LocalEnvironment("example")
             >>> names = {"AA": "American Airlines", "DL": "Delta"}
@@ -226,7 +226,7 @@ class JoinedWindows(WindowChoice["DataStream[Any]"]):
     A trigger or an evictor is given each record as a pair: 0 for the left stream or 1 for the right,
     and the record.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment, tumbling_time_window
         >>> env = LocalEnvironment("example")
         >>> def stream(*records):
@@ -285,7 +285,7 @@ class IntervalJoinedStreams:
         then: Appends the join.
         bounds: How much later than the left record the right one may be, in ms, both ends included.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("example")
         >>> def stream(*records):
@@ -358,7 +358,7 @@ class AsofJoinedStreams:
         then: Appends the join.
         rule: Which ones are the nearest.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("example")
         >>> def stream(*records):

@@ -13,6 +13,7 @@ from sage.common.errors import JobStateError, JobTimeoutError
 from sage.core.api.base_environment import BaseEnvironment
 from sage.core.api.interrupt import announce_cancel, raising_interrupts, unwatch, watch
 from sage.core.api.job_handle import JobHandle, Response
+from sage.core.api.parallel_settings import plan_workers
 from sage.core.api.progress import show_progress, wants_progress
 from sage.core.api.recovery_settings import make_recovery
 from sage.kernel.jobmanager.job import Job, JobResult
@@ -34,7 +35,7 @@ class LocalEnvironment(BaseEnvironment):
         config: Settings; see `EnvironmentConfig` for the keys.
         clock: Where processing time comes from; tests hand in `sage.testing.ManualClock`.
 
-    Example:
+    Examples:
         >>> env = LocalEnvironment("example")
         >>> doubled = env.from_batch([1, 2, 3]).map(lambda x: x * 2).collect()
         >>> env.execute().status
@@ -148,16 +149,14 @@ class LocalEnvironment(BaseEnvironment):
         shown = wants_progress(progress)
         if from_savepoint is not None:
             self.restore_from(from_savepoint, allow_non_restored_state=allow_non_restored_state)
-        job, _ = self._start()
+        before = self._job
         try:
+            job, _ = self._start()
             with raising_interrupts():
                 done = show_progress(job, timeout) if shown else job.wait(timeout)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                announce_cancel(job)
-                job.suspend(_LAST_CHECKPOINT_SECONDS)
-            job.cancel()
-            job.wait()
+            if self._job is not None and self._job is not before:
+                _end_early(self._job, error)
             raise
         if not done:
             job.cancel()
@@ -241,14 +240,24 @@ class LocalEnvironment(BaseEnvironment):
         self._from_savepoint = None  # it was for this job alone
         context = replace(context, checkpoints=recovery.checkpoints is not None)
         try:
+            workers = plan_workers(plan.stream_graph, settings, context, self.services)
             self.services.start_all()
         except BaseException:
             if recovery.checkpoints is not None:
-                recovery.checkpoints.close("the services could not be started", delete=False)
+                recovery.checkpoints.close("the job could not be started", delete=False)
             raise
-        self._job = job = Job(
-            plan, context, self.env_uuid, on_end=self.services.stop_all, recovery=recovery
-        )
+        try:
+            self._job = job = Job(
+                plan,
+                context,
+                self.env_uuid,
+                on_end=self.services.stop_all,
+                recovery=recovery,
+                workers=workers,
+            )
+        except BaseException:
+            self.services.stop_all()
+            raise
         self._handle = handle = JobHandle(job)
         job.start(keep_alive=keep_alive)
         return job, handle
@@ -256,6 +265,16 @@ class LocalEnvironment(BaseEnvironment):
     def _fail_job(self, reason: str) -> None:
         if self._job is not None:
             self._job.fail(reason)
+
+
+def _end_early(job: Job, error: BaseException) -> None:
+    """End a job whose program has been interrupted, perhaps before it was told of its start."""
+    if isinstance(error, KeyboardInterrupt):
+        announce_cancel(job)
+        job.suspend(_LAST_CHECKPOINT_SECONDS)
+    if job.status is not JobStatus.CREATED:
+        job.cancel()
+        job.wait()
 
 
 def _log_failure(job: Job) -> None:

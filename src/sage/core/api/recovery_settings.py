@@ -104,7 +104,7 @@ def default_directory() -> Path:
 def directory_name(job: str) -> str:
     """Return the name of a directory for a job: its own name, if that can be one.
 
-    Example:
+    Examples:
         >>> directory_name("flights"), directory_name("my job")[:7]
         ('flights', 'my_job-')
     """

@@ -20,7 +20,7 @@ def check_tag(what: str, tag: object, spec: FunctionSpec | None = None) -> None:
     Raises:
         GraphError: it is not.
 
-    Example:
+    Examples:
         >>> def parity(n) -> Literal["even", "odd"]: ...
         >>> check_tag("a branch", "evn", FunctionSpec(parity))
         Traceback (most recent call last):

@@ -37,7 +37,7 @@ class BaseFunction:
 
     Keyword arguments that the constructor of a subclass does not take are kept as `self.params`.
 
-    Example:
+    Examples:
         >>> class Scale(BaseFunction):
         ...     def execute(self, data):
         ...         return data * self.params["factor"]

@@ -17,7 +17,7 @@ class BaseJoinFunction(BaseFunction, Generic[R]):
     One instance sees all records of a key, from both streams, in order of arrival; what it keeps in
     between is its own affair. Use it as `first.connect(second).key_by(f, g).join(Function)`.
 
-    Example:
+    Examples:
         >>> class OrdersOfUsers(BaseJoinFunction):
         ...     def __init__(self):
         ...         super().__init__()

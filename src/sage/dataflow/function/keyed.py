@@ -36,7 +36,7 @@ class FieldKeyByFunction(KeyByFunction[Any, Any]):
     A field is the key of a mapping or the attribute of an object; a dotted path goes down through
     both: `"order.customer.id"`.
 
-    Example:
+    Examples:
         >>> FieldKeyByFunction("user.id").execute({"user": {"id": 7}})
         7
         >>> FieldKeyByFunction("a", "b").execute({"a": 1, "b": 2})
@@ -74,7 +74,7 @@ def field_getter(path: str | int) -> Callable[[Any], Any]:
         FunctionError: `path` is none of these.
         KeyError: (the returned function) the record has no such field; the message names those it has.
 
-    Example:
+    Examples:
         >>> field_getter("pos.x")({"pos": {"x": 3}})
         3
         >>> field_getter(1)(("a", "b"))
@@ -134,7 +134,7 @@ class AggregateFunction(BaseFunction, Generic[T_contra, A, R]):
     `merge` is needed where accumulators meet (session windows, sliding panes); an aggregate that
     never meets one may leave it out.
 
-    Example:
+    Examples:
         >>> class Mean(AggregateFunction[float, tuple[float, int], float]):
         ...     def create_accumulator(self): return (0.0, 0)
         ...     def add(self, accumulator, data): return accumulator[0] + data, accumulator[1] + 1

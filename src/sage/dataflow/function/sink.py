@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.context import RuntimeContext
@@ -16,11 +16,17 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class SinkFunction(BaseFunction, Generic[T]):
     """The simple way to write a sink: one call per record.
 
-    Example:
+    Examples:
         >>> class Log(SinkFunction[str]):
         ...     def execute(self, data: str) -> None:
         ...         self.logger.info("got %s", data)
+
+    Attributes:
+        at_client: Whether it runs in the program that submits the job, wherever the others run: it
+            gives the records back to that program.
     """
+
+    at_client: ClassVar[bool] = False
 
     @abstractmethod
     def execute(self, data: T) -> None:
@@ -79,7 +85,13 @@ class Sink(ABC, Generic[T_contra]):
 
     A `Sink` is a description that travels to the workers (it is pickled): its constructor keeps
     settings and opens nothing.
+
+    Attributes:
+        at_client: Whether it runs in the program that submits the job, wherever the others run: it
+            gives the records back to that program.
     """
+
+    at_client: ClassVar[bool] = False
 
     @abstractmethod
     def create_writer(self, context: RuntimeContext, state: Any) -> SinkWriter[T_contra]:

@@ -29,7 +29,7 @@ class SourceFunction(BaseFunction, Generic[T]):
 
     Not guaranteed: that a restarted job goes on where it was. For that, implement `Source`.
 
-    Example:
+    Examples:
         >>> class Countdown(SourceFunction[int]):
         ...     left = 3
         ...     def execute(self):

@@ -46,6 +46,11 @@ class FunctionSpec:
             return type(target).__name__
         return str(target.__name__)
 
+    @property
+    def function_class(self) -> type:
+        """The class of the function, be it given by its class or by an instance."""
+        return self.target if isinstance(self.target, type) else type(self.target)
+
     def create(self) -> Any:
         """Make the live function: a new instance of a class, anything else as it is."""
         if not is_function_class(self.target, self.entries):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from sage.dataflow.function.base import BaseFunction
@@ -11,13 +11,14 @@ from sage.dataflow.function.base import BaseFunction
 T = TypeVar("T")
 T1 = TypeVar("T1")
 R = TypeVar("R")
+S = TypeVar("S")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class MapFunction(BaseFunction, Generic[T, R]):
     """One record in, one record out.
 
-    Example:
+    Examples:
         >>> class Double(MapFunction[int, int]):
         ...     def execute(self, data: int) -> int:
         ...         return data * 2
@@ -32,7 +33,7 @@ class MapFunction(BaseFunction, Generic[T, R]):
 class FilterFunction(BaseFunction, Generic[T]):
     """Decides which records go on.
 
-    Example:
+    Examples:
         >>> class Even(FilterFunction[int]):
         ...     def execute(self, data: int) -> bool:
         ...         return data % 2 == 0
@@ -73,7 +74,7 @@ class FlatMapFunction(BaseFunction, Generic[T, R]):
     comes before what was returned. A generator is consumed as it goes: an endless one does not fill
     the memory.
 
-    Example:
+    Examples:
         >>> class Words(FlatMapFunction[str, str]):
         ...     def execute(self, data: str):
         ...         return data.split()
@@ -85,6 +86,15 @@ class FlatMapFunction(BaseFunction, Generic[T, R]):
     def execute(self, data: T) -> Iterable[R] | None:
         """Return the records that `data` becomes; `None` adds nothing to what was collected."""
         raise NotImplementedError
+
+    def on_end(self) -> Iterable[R] | None:
+        """Return or yield the records that go out now that the input has ended; or `collect` them.
+
+        Called once, when all sources of the job that hang together with it have ended; also after
+        `job.stop()`, but not when the job fails or is cancelled. Event time behind the function ends
+        only afterwards: the records are as old as they can be without being late.
+        """
+        return None
 
     def collect(self, value: R) -> None:
         """Put out `value`."""
@@ -144,10 +154,47 @@ class ProcessContext(Protocol):
         ...
 
 
+class KeylessContext(Protocol):
+    """What a function may know and do where there is no key: at the end, or about a broadcast rule."""
+
+    def output(self, tag: str, value: Any) -> None:
+        """Put `value` out to the side output `tag`; read it with `stream.side_output(tag)`."""
+        ...
+
+    @property
+    def timestamp(self) -> int | None:
+        """The event time of what is put out now, in ms; `None` on streams without."""
+        ...
+
+    @property
+    def watermark(self) -> int:
+        """How far event time has come, in ms."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the processing time."""
+        ...
+
+    def apply_to_keyed_state(self, state: S, function: Callable[[Any, S], object]) -> None:
+        """Call `function(key, state)` for each key that has something in a state of the function.
+
+        Within the call all state is that of `key`, and may be changed and cleared. Keys are met in
+        no order.
+
+        Args:
+            state: One of the function's own, such as `self.waiting`.
+            function: What it returns is ignored.
+
+        Raises:
+            StateError: `state` is no state of keys.
+        """
+        ...
+
+
 class ProcessFunction(BaseFunction, Generic[T, R]):
     """Any number of records out, here and to side outputs.
 
-    Example:
+    Examples:
         >>> class Route(ProcessFunction[dict, dict]):
         ...     def execute(self, data: dict, ctx: ProcessContext):
         ...         if data["delay"] is None:
@@ -170,6 +217,19 @@ class ProcessFunction(BaseFunction, Generic[T, R]):
         """
         return None
 
+    def on_end(self, ctx: KeylessContext) -> Iterable[R] | None:
+        """Return or yield records for the main output, now that the input has ended.
+
+        Called once, when all sources of the job that hang together with it have ended, and after the
+        last timer on event time; also after `job.stop()`, but not when the job fails or is cancelled.
+        Event time behind the function ends only afterwards: the records are as old as they can be
+        without being late.
+
+        Args:
+            ctx: There is no key; `ctx.apply_to_keyed_state` goes through the keys.
+        """
+        return None
+
 
 KeyedProcessFunction = ProcessFunction
 """The name by which Flink's users know a process function behind `key_by`; it is the same class."""
@@ -180,7 +240,7 @@ class BaseCoMapFunction(BaseFunction, Generic[T, T1, R]):
 
     One instance serves all inputs, so what it learns from one stream it can use on the other.
 
-    Example:
+    Examples:
         >>> class Tag(BaseCoMapFunction):
         ...     def map0(self, data): return ("order", data)
         ...     def map1(self, data): return ("payment", data)
@@ -217,6 +277,10 @@ class CoFlatMapFunction(BaseFunction, Generic[T, T1, R]):
         """Return or yield what a record of the second stream becomes."""
         raise NotImplementedError
 
+    def on_end(self) -> Iterable[R] | None:
+        """Return or yield the records that go out once all inputs have ended; see `FlatMapFunction`."""
+        return None
+
 
 class CoProcessFunction(BaseFunction, Generic[T, T1, R]):
     """A `ProcessFunction` with a method per input: `process0`, `process1` …."""
@@ -232,3 +296,16 @@ class CoProcessFunction(BaseFunction, Generic[T, T1, R]):
     def process1(self, data: T1, ctx: ProcessContext) -> Iterable[R] | None:
         """Return or yield what a record of the second stream becomes."""
         raise NotImplementedError
+
+    def on_end(self, ctx: KeylessContext) -> Iterable[R] | None:
+        """Return or yield records for the main output, now that all inputs have ended.
+
+        Called once, when all sources of the job that hang together with it have ended, and after the
+        last timer on event time; also after `job.stop()`, but not when the job fails or is cancelled.
+        Event time behind the function ends only afterwards: the records are as old as they can be
+        without being late.
+
+        Args:
+            ctx: There is no key; `ctx.apply_to_keyed_state` goes through the keys.
+        """
+        return None

@@ -37,18 +37,7 @@ class JobGraph:
 
 
 def build_job_graph(graph: StreamGraph) -> JobGraph:
-    """Cut a stream graph into tasks.
-
-    Raises:
-        GraphError: an operator asks for more than one subtask, which needs exchanges between
-            processes that this version does not have.
-    """
-    for node in graph.nodes.values():
-        if node.parallelism > 1:
-            raise GraphError(
-                f"{node.name} asks for parallelism {node.parallelism}, but this version of SAGE "
-                "runs a job in one process: leave parallelism at 1"
-            )
+    """Cut a stream graph into tasks."""
     chains = _chains(graph)
     vertices = tuple(
         JobVertex(number, chain, _chain_name([graph.nodes[i] for i in chain]))

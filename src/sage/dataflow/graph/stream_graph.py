@@ -64,7 +64,7 @@ class StreamGraph:
     nodes: dict[int, StreamNode]
     edges: tuple[Edge, ...]
     warnings: tuple[str, ...] = ()
-    _outputs: dict[int, list[Edge]] = field(default_factory=dict, repr=False)
+    _outputs: dict[int, list[Edge]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for edge in self.edges:

@@ -61,6 +61,11 @@ class AsyncMap(RecordOperator):
     flat: ClassVar[bool] = False
     settings: AsyncSettings = AsyncSettings()
 
+    @property
+    def holds_time(self) -> bool:
+        """Whether event time behind it is its own."""
+        return True
+
     def create_live(self, context: LiveContext) -> LivePart:
         """Make what keeps the records under way."""
         return AsyncLive(self, context)

@@ -53,6 +53,16 @@ class Operator(ABC):
         return False
 
     @property
+    def holds_time(self) -> bool:
+        """Whether event time behind it is its own: some of what came before may go out later."""
+        return False
+
+    @property
+    def at_client(self) -> bool:
+        """Whether it runs in the program that submits the job, wherever the others run."""
+        return False
+
+    @property
     def final(self) -> bool:
         """Whether the operator puts out something only once its input has ended."""
         return False
@@ -137,12 +147,14 @@ class LivePart:
         polls: Whether `poll` is to be called between batches, and when the task has been woken.
         holds_time: Whether event time goes on behind it only as far as `released`: some of what
             came before is still to go out.
+        puts_out_at_end: Whether `end` puts records out; then it holds the end of event time.
         released: How far event time has come behind it, if it holds time.
     """
 
     next_due_ms: int | None = None
     polls: ClassVar[bool] = False
     holds_time: ClassVar[bool] = False
+    puts_out_at_end: bool = False
     released: int = MIN_WATERMARK
 
     def advance(self, watermark: int) -> None:

@@ -88,6 +88,11 @@ class WriteSink(BatchOperator):
         """The name of the operator unless the user gives another."""
         return f"{self.kind}({type(self.sink).__name__})"
 
+    @property
+    def at_client(self) -> bool:
+        """Whether it gives the records back to the program that submits the job."""
+        return self.sink is not None and self.sink.at_client
+
     def create(
         self, entries: list[Callable[..., Any]], context: RuntimeContext, state: Any = None
     ) -> BatchProcessor:

@@ -78,7 +78,7 @@ class InFlight(ABC):
 class OrderedInFlight(InFlight):
     """Records leave in the order in which they came.
 
-    Example:
+    Examples:
         >>> records = OrderedInFlight()
         >>> first, second = Call("a"), Call("b")
         >>> records.add(first); records.add(second)
@@ -141,7 +141,7 @@ class _Stretch:
 class UnorderedInFlight(InFlight):
     """Records leave as they are done, between the watermarks between which they came.
 
-    Example:
+    Examples:
         >>> records = UnorderedInFlight()
         >>> first, second = Call("a"), Call("b")
         >>> records.add(first); records.add(second)

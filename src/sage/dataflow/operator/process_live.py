@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sage.common.errors import StateError
+from sage.common.suggest import shorten
+from sage.dataflow.function.context import RuntimeContext
+from sage.dataflow.operator.at_end import HeldEnd, has_end
 from sage.dataflow.operator.base import LiveContext, LivePart, Results
-from sage.dataflow.state.key_table import TableChanges
+from sage.dataflow.state.key_table import MISSING, TableChanges
+from sage.dataflow.state.live import NO_KEY, Entries
 from sage.dataflow.state.timers import HeapTimers
-from sage.dataflow.time import MIN_WATERMARK
+from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK
 
 _TIMER: Any = None
 """The namespace of the timers of a process function: it needs none."""
+
+_NO_CHANGES: Final[dict[str, Any]] = {"event": ((), ()), "processing": ((), ())}
 
 
 class LiveProcessContext:
@@ -20,6 +26,7 @@ class LiveProcessContext:
 
     Attributes:
         key: The key of the record, or of the timer, at hand.
+        keyed: Whether it has one.
         timestamp: Its event time; None on a stream without.
         watermark: How far event time has come.
     """
@@ -70,11 +77,62 @@ class LiveProcessContext:
             )
 
 
+class LiveKeylessContext:
+    """Implements `KeylessContext`.
+
+    Args:
+        results: Where side outputs go.
+        of_keys: The context of records and timers, which knows the time.
+        set_key: Lets the state of the function be that of a key.
+
+    Attributes:
+        timestamp: The event time of what is put out; None on a stream without.
+    """
+
+    def __init__(
+        self, results: Results, of_keys: LiveProcessContext, set_key: Callable[[Any], None]
+    ) -> None:
+        self.timestamp: int | None = None
+        self.now_ms = of_keys.now_ms
+        self._results = results
+        self._of_keys = of_keys
+        self._set_key = set_key
+
+    @property
+    def watermark(self) -> int:
+        """How far event time has come."""
+        return self._of_keys.watermark
+
+    def output(self, tag: str, value: Any) -> None:
+        """Put `value` out to the side output `tag`; counted as unrouted if nobody reads it."""
+        self._results.side(tag, value, self.timestamp)
+
+    def apply_to_keyed_state(self, state: Any, function: Callable[[Any, Any], object]) -> None:
+        """Call `function(key, state)` for each key that has something in the state."""
+        entries = getattr(state, "entries", None)
+        if not isinstance(entries, Entries):
+            raise StateError(
+                "apply_to_keyed_state() needs state of keys that the function declares, such as "
+                f"self.waiting, not {shorten(state)}"
+            )
+        try:
+            for key in entries.table.scan():
+                self._set_key(key)
+                if entries.get() is not MISSING:  # it may have expired
+                    function(key, state)
+        finally:
+            self._set_key(NO_KEY)
+
+
 class ProcessLive(LivePart):
-    """Keeps the timers of a process function and calls it when they are due.
+    """Keeps the timers of a process function, and calls it when they are due and at the end.
 
     Args:
         context: What it is made with.
+
+    Attributes:
+        context: The context of records and timers.
+        keyless: The context where there is no key.
     """
 
     def __init__(self, context: LiveContext) -> None:
@@ -84,9 +142,14 @@ class ProcessLive(LivePart):
         self.context = LiveProcessContext(
             context.results, self._timers, now_ms, timed=context.timed
         )
+        self.keyless = LiveKeylessContext(context.results, self.context, context.set_key)
         self._set_key = context.set_key
+        self._runtime = context.runtime
         function = context.functions[0]
         self._on_timer = getattr(function, "on_timer", None)
+        self._ending = [f for f in context.functions if has_end(type(f))]
+        self.puts_out_at_end = bool(self._ending)
+        self._held = HeldEnd(context.timed)
 
     def resume(self, watermark: int) -> None:
         """Let event time be where it was."""
@@ -102,6 +165,8 @@ class ProcessLive(LivePart):
         for timestamp, key, _ in self._timers.due_events(watermark):
             self._fire(timestamp, key, timestamp)
         self.look()
+        self._held.advance(watermark)
+        self.released = self._held.released
 
     def on_processing_time(self, now_ms: int) -> None:
         """Call the function for the timers on processing time that are due."""
@@ -109,27 +174,54 @@ class ProcessLive(LivePart):
             self._fire(timestamp, key, None)
         self.look()
 
+    def end(self) -> None:
+        """Put out what goes out at the end, and tell of timers for which nobody waits."""
+        self._set_key(NO_KEY)
+        self.keyless.timestamp = timestamp = self._held.timestamp()
+        for function in self._ending:
+            for result in function.on_end(self.keyless) or ():
+                self._results.emit(result, timestamp)
+        self.released = MAX_WATERMARK
+        warn_of_pending(self._timers, self._runtime)
+
     def full_state(self) -> Any:
         """Return the timers; None if there never was one."""
-        return timers_state(self._timers) if len(self._timers) else None
+        timers = timers_state(self._timers) if len(self._timers) else None
+        return self._with_time(timers, {"event": {}, "processing": {}})
 
     def take_changes(self) -> Any:
         """Return what changed in the timers; None if nothing did."""
-        return timers_changes(self._timers)
+        return self._with_time(timers_changes(self._timers), _NO_CHANGES)
+
+    def _with_time(self, timers: dict[str, Any] | None, none: dict[str, Any]) -> Any:
+        """Say how far event time has come behind it too, if that is not as far as here."""
+        return {**(timers or none), "released": self.released} if self._ending else timers
 
     def load(self, changes: Sequence[Any]) -> None:
         """Take over timers."""
         load_timers(self._timers, changes)
+        for state in changes:
+            self.released = self._held.released = state.get("released", MIN_WATERMARK)
         self.look()
 
     def _fire(self, timestamp: int, key: Any, event_time: int | None) -> None:
         context = self.context
-        context.key, context.timestamp = key, event_time
+        context.keyed, context.key, context.timestamp = True, key, event_time
         self._set_key(key)
         if self._on_timer is None:
             return
         for result in self._on_timer(timestamp, context) or ():
             self._results.emit(result, event_time)
+
+
+def warn_of_pending(timers: HeapTimers, runtime: RuntimeContext) -> None:
+    """Tell how many timers on processing time are dropped at the end of input, if any are."""
+    if pending := len(timers.processing):
+        runtime.logger.warning(
+            "%s: the input has ended, and %d timers on processing time that were not due are dropped",
+            runtime.operator_name,
+            pending,
+        )
 
 
 def timers_state(timers: HeapTimers) -> dict[str, Any]:

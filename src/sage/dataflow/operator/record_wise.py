@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sage.dataflow.operator.at_end import has_end
 from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.loop_writer import Flow
 from sage.dataflow.operator.process_live import ProcessLive
@@ -70,6 +71,11 @@ class Process(RecordOperator):
 
     kind: ClassVar[str] = "process"
 
+    @property
+    def holds_time(self) -> bool:
+        """Whether event time behind it is its own."""
+        return any(has_end(spec.function_class) for spec in self.functions)
+
     def create_live(self, context: LiveContext) -> LivePart:
         """Make the context of the function, and its timers."""
         return ProcessLive(context)
@@ -78,15 +84,21 @@ class Process(RecordOperator):
         """Call the function with its context and emit each item of what it returns."""
         live, items = scope.live(), scope.writer.fresh("items")
         context = scope.writer.bind("ctx", live.context)
-        if flow.key is not None:
+        if self._has_several_inputs():  # some with keys, perhaps, and some without
+            scope.writer.line(f"{context}.keyed, {context}.key = {bool(flow.key)}, {flow.key}")
+        elif flow.key is not None:
             live.context.keyed = True
             scope.writer.line(f"{context}.key = {flow.key}")
+        if flow.key is not None:
             scope.writer.last(f"{scope.writer.bind('live', live)}.look()")
         if flow.timestamp is not None:
             scope.writer.line(f"{context}.timestamp = {flow.timestamp}")
         scope.attempt([f"{items} = {scope.entry(index)}({flow.value}, {context})"], flow)
         with scope.expand(items, flow) as item:
             scope.emit(Flow(item))
+
+    def _has_several_inputs(self) -> bool:
+        return sum(len(spec.entries) for spec in self.functions) > 1
 
     def records_out(self, received: int, count: Callable[[str], int]) -> int:
         """Return how many records went out to the main output."""
@@ -126,6 +138,11 @@ class CallSink(RecordOperator):
     """Calls the function with each record; nothing goes out."""
 
     kind: ClassVar[str] = "sink"
+
+    @property
+    def at_client(self) -> bool:
+        """Whether it gives the records back to the program that submits the job."""
+        return any(getattr(spec.target, "at_client", False) for spec in self.functions)
 
     def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
         """Call the function."""

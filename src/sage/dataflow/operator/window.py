@@ -12,7 +12,12 @@ from typing import Any, ClassVar, Literal
 
 from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.loop_writer import Flow
-from sage.dataflow.operator.process_live import load_timers, timers_changes, timers_state
+from sage.dataflow.operator.process_live import (
+    load_timers,
+    timers_changes,
+    timers_state,
+    warn_of_pending,
+)
 from sage.dataflow.record import LATE_RECORDS
 from sage.dataflow.state.key_table import KeyTable, TableChanges
 from sage.dataflow.state.timers import HeapTimers
@@ -308,6 +313,7 @@ class GeneralLive(WindowLive):
 
     def __init__(self, spec: WindowSpec, context: LiveContext) -> None:
         super().__init__(context)
+        self._runtime = context.runtime
         self._now = context.runtime.now_ms
         self._timers = HeapTimers()
         outputs = WindowOutputs(self.results.emit, self.late, self.results.side)
@@ -344,6 +350,10 @@ class GeneralLive(WindowLive):
             self.operator.watermark = state["at"]
         load_timers(self._timers, changes)
         self.look()
+
+    def end(self) -> None:
+        """Tell of timers for which nobody waits: windows on processing time that are open."""
+        warn_of_pending(self._timers, self._runtime)
 
     def look(self) -> None:
         """Take note of when the next timer on processing time is due."""

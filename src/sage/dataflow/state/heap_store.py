@@ -24,7 +24,7 @@ class HeapKeyedStore:
         current_key: The key at hand, or `NO_KEY`; set by the runtime.
         timers: Those of the operator.
 
-    Example:
+    Examples:
         >>> store = HeapKeyedStore(lambda: 0)
         >>> store.table("seen")["a"] = True
         >>> store.query("seen", "a"), store.query("seen", "b")

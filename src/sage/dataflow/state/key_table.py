@@ -60,7 +60,7 @@ class KeyTable(MutableMapping[Any, Any]):
         base: What was there then, less what was deleted since.
         deleted: What was in `base` and was deleted since; a later write stands in `fresh` besides.
 
-    Example:
+    Examples:
         >>> table = KeyTable()
         >>> table["a"] = 1; table["b"] = 2; table.take_changes()
         TableChanges(changed={'a': 1, 'b': 2}, deleted=[])

@@ -6,21 +6,56 @@ from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, 
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sage.dataflow.state.declarations import StateDeclaration
+from sage.common.errors import StateError
+from sage.dataflow.state.declarations import StateDeclaration, declared_states
 from sage.dataflow.state.live import KeyedStore
 
 T = TypeVar("T")
 K = TypeVar("K")
 
 
+class WriteAccess:
+    """Whether broadcast state may be changed at the moment.
+
+    Args:
+        where: Where it may be, for the message.
+
+    Attributes:
+        allowed: Whether this is there.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.allowed = True
+
+    def check(self, name: str) -> None:
+        """Check that state may be changed.
+
+        Raises:
+            StateError: it may not.
+        """
+        if not self.allowed:
+            raise StateError(
+                f"broadcast state {name!r} can only be changed in {self.where}, whose records all "
+                "subtasks see: elsewhere it would become another one on each of them"
+            )
+
+
 class LiveBroadcast(MutableMapping[K, T]):
     """A map that is the same on every subtask, if all change it in the same way.
 
-    Only the side that receives the broadcast may change it; hand `read_only()` to the keyed side.
+    Args:
+        entries: Where they are kept.
+        name: The name of the state.
+
+    Attributes:
+        access: Says when it may be changed; always, unless the runtime gives another.
     """
 
-    def __init__(self, entries: dict[K, T]) -> None:
+    def __init__(self, entries: dict[K, T], name: str = "") -> None:
         self._entries = entries
+        self._name = name
+        self.access = WriteAccess("its function")
 
     def read_only(self) -> Mapping[K, T]:
         """Return a view that follows the map and cannot change it."""
@@ -30,9 +65,11 @@ class LiveBroadcast(MutableMapping[K, T]):
         return self._entries[key]
 
     def __setitem__(self, key: K, value: T) -> None:
+        self.access.check(self._name)
         self._entries[key] = value
 
     def __delitem__(self, key: K) -> None:
+        self.access.check(self._name)
         del self._entries[key]
 
     def __iter__(self) -> Iterator[K]:
@@ -92,7 +129,17 @@ class BroadcastState(StateDeclaration[LiveBroadcast[K, T]]):
         super().__init__((key_kind, kind), None, name)
 
     def _live(self, store: KeyedStore) -> LiveBroadcast[K, T]:
-        return LiveBroadcast(store.broadcast(self.name))
+        return LiveBroadcast(store.broadcast(self.name), self.name)
+
+
+def broadcast_states(function: object) -> list[LiveBroadcast[Any, Any]]:
+    """Return the live broadcast states of a function that is bound to a store."""
+    declared = declared_states(function).values()
+    return [
+        state.__get__(function, type(function))
+        for state in declared
+        if isinstance(state, BroadcastState)
+    ]
 
 
 class OperatorListState(StateDeclaration[LiveOperatorList[T]]):
@@ -110,7 +157,7 @@ class OperatorListState(StateDeclaration[LiveOperatorList[T]]):
 def split_lists(lists: Sequence[Sequence[T]], parallelism: int) -> list[list[T]]:
     """Deal the items of all subtasks out to `parallelism` new ones, evenly and in order.
 
-    Example:
+    Examples:
         >>> split_lists([[1, 2, 3], [4, 5]], 3)
         [[1], [2, 3], [4, 5]]
     """
@@ -122,7 +169,7 @@ def split_lists(lists: Sequence[Sequence[T]], parallelism: int) -> list[list[T]]
 def union_lists(lists: Sequence[Sequence[T]], parallelism: int) -> list[list[T]]:
     """Give the items of all subtasks to each of `parallelism` new ones.
 
-    Example:
+    Examples:
         >>> union_lists([[1], [2]], 2)
         [[1, 2], [1, 2]]
     """

@@ -18,7 +18,7 @@ class TimerQueue:
     Args:
         layered: Whether changes will be asked for, as in `KeyTable`.
 
-    Example:
+    Examples:
         >>> queue = TimerQueue()
         >>> queue.register(20, "a"); queue.register(10, "b"); queue.register(10, "b")
         >>> queue.next_time, list(queue.pop_due(15)), len(queue)
@@ -122,7 +122,7 @@ class HeapTimers:
         event: Those on event time.
         processing: Those on processing time.
 
-    Example:
+    Examples:
         >>> timers = HeapTimers()
         >>> timers.register_event(5, "a", None)
         >>> list(timers.due_events(5))

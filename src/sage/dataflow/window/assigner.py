@@ -81,7 +81,7 @@ class SlidingTimeWindows(_TimeWindows):
 
     With a slide longer than the size there are gaps, and records in them belong to no window.
 
-    Example:
+    Examples:
         >>> SlidingTimeWindows.of(timedelta(seconds=2), timedelta(seconds=1)).assign(-1)
         [Window(start=-2000, end=0), Window(start=-1000, end=1000)]
     """
@@ -137,7 +137,7 @@ class SlidingTimeWindows(_TimeWindows):
 class TumblingTimeWindows(SlidingTimeWindows):
     """Windows of one size, end to end.
 
-    Example:
+    Examples:
         >>> TumblingTimeWindows.of(timedelta(minutes=1)).assign(90_000)
         [Window(start=60000, end=120000)]
     """
@@ -176,7 +176,7 @@ class SessionWindows(_TimeWindows):
         gap_ms: The gap.
         gap_of: Returns the gap of a record, a `timedelta` or seconds; then `gap_ms` has no meaning.
 
-    Example:
+    Examples:
         >>> SessionWindows.of(timedelta(seconds=5)).assign(1000)
         [Window(start=1000, end=6000)]
     """
@@ -246,7 +246,7 @@ class CountWindows(GlobalWindows):
 
     As in Flink, records that do not fill a window give no result at the end of input.
 
-    Example:
+    Examples:
         >>> CountWindows.of(100, slide=10).default_evictor()
         CountEvictor(evict_after=False, count=100)
     """

@@ -24,7 +24,7 @@ def chosen_path(spec: WindowSpec) -> Literal["panes", "sessions", "general"]:
     Returns:
         `"panes"` for `PaneWindows`, `"sessions"` for `KeyedSessions`, else `"general"`.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.window.window_function import reducing
         >>> from sage.dataflow.window.windows import session_window
         >>> chosen_path(WindowSpec(session_window(minutes=1), reducing(max)))

@@ -25,7 +25,7 @@ _ATOMS = frozenset(
 def independent_copy(value: A) -> A:
     """Return a value that can be changed without changing `value`.
 
-    Example:
+    Examples:
         >>> before = [1, 2]
         >>> after = independent_copy(before); after.append(3); before
         [1, 2]

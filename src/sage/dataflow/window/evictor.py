@@ -20,7 +20,7 @@ Timed: TypeAlias = tuple[Any, int]
 class Evictor:
     """Thins out a window at each firing; what a method returns is what stays.
 
-    Example:
+    Examples:
         >>> class NoNegatives(Evictor):
         ...     def before(self, records, window):
         ...         return [(value, at) for value, at in records if value >= 0]
@@ -56,7 +56,7 @@ class _BuiltIn(Evictor):
 class CountEvictor(_BuiltIn):
     """Keeps the last `count` records to arrive.
 
-    Example:
+    Examples:
         >>> CountEvictor(2).kept([("a", 0), ("b", 0), ("c", 0)])
         [('b', 0), ('c', 0)]
     """
@@ -76,7 +76,7 @@ class CountEvictor(_BuiltIn):
 class TimeEvictor(_BuiltIn):
     """Keeps records that are less than `window` older than the youngest one.
 
-    Example:
+    Examples:
         >>> TimeEvictor(timedelta(seconds=1)).kept([("a", 0), ("b", 1), ("c", 1000)])
         [('b', 1), ('c', 1000)]
     """
@@ -97,7 +97,7 @@ class TimeEvictor(_BuiltIn):
 class DeltaEvictor(_BuiltIn):
     """Keeps records that are less than `threshold` from the last one, by `delta(record, last)`.
 
-    Example:
+    Examples:
         >>> DeltaEvictor(5, lambda a, b: abs(a - b)).kept([(1, 0), (6, 0), (8, 0)])
         [(6, 0), (8, 0)]
     """

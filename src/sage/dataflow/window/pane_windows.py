@@ -67,7 +67,7 @@ class PaneWindows:
     Raises:
         ValueError: the windows overlap and the fold cannot merge, or they are on processing time.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.aggregators import count
         >>> from sage.dataflow.window.window_function import aggregating
         >>> from sage.dataflow.window.windows import tumbling_time_window

@@ -62,7 +62,7 @@ class KeyedSessions:
     Raises:
         ValueError: the fold cannot merge, or the sessions are on processing time.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.aggregators import count
         >>> from sage.dataflow.window.window_function import aggregating
         >>> from sage.dataflow.window.windows import session_window

@@ -32,7 +32,7 @@ class Timers(Protocol):
 class InMemoryTimers:
     """Two heaps, for tests and for trying windows out: no snapshots.
 
-    Example:
+    Examples:
         >>> timers = InMemoryTimers()
         >>> timers.register_event(5, "a", Window(0, 6))
         >>> list(timers.due_events(5))

@@ -87,7 +87,7 @@ class TriggerContext(Protocol):
 class Trigger(ABC):
     """Decides when a window fires. One object serves all windows: it keeps nothing in itself.
 
-    Example:
+    Examples:
         >>> class AtZero(Trigger):
         ...     def on_element(self, value, timestamp, window, ctx):
         ...         return TriggerResult.FIRE if value == 0 else TriggerResult.CONTINUE
@@ -168,7 +168,7 @@ class EventTimeTrigger(Trigger):
             TypeError: it is neither.
             ValueError: it is not positive.
 
-        Example:
+        Examples:
             >>> EventTimeTrigger().with_early_firings(every=timedelta(seconds=1))
             EarlyFiringTrigger(every_ms=1000, every_count=None)
         """
@@ -446,7 +446,7 @@ def positive_ms(duration: timedelta | float, name: str) -> int:
         TypeError: it is neither a `timedelta` nor a number of seconds.
         ValueError: it is less than a millisecond.
 
-    Example:
+    Examples:
         >>> positive_ms(timedelta(0), "size")
         Traceback (most recent call last):
         ValueError: size must be at least a millisecond, not datetime.timedelta(0)
@@ -464,7 +464,7 @@ def positive_count(count: object, name: str) -> int:
         TypeError: it is not a whole number.
         ValueError: it is less than 1.
 
-    Example:
+    Examples:
         >>> positive_count(0, "size")
         Traceback (most recent call last):
         ValueError: size must be at least 1, not 0

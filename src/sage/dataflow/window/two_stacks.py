@@ -23,7 +23,7 @@ class TwoStacks:
     Args:
         merge: Joins two accumulators, the earlier first; may change both in place.
 
-    Example:
+    Examples:
         >>> window = TwoStacks(lambda a, b: a + b)
         >>> for start in (0, 10, 20): window.push(start, start + 1)
         >>> window.evict(10), window.aggregate()

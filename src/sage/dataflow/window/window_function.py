@@ -16,7 +16,7 @@ from sage.dataflow.window.window_result import Window
 class WindowFunction(BaseFunction):
     """Turns the records of a window into results, all at once.
 
-    Example:
+    Examples:
         >>> class Span(WindowFunction):
         ...     def apply(self, key, window, values):
         ...         yield key, max(values) - min(values)
@@ -78,7 +78,7 @@ class ProcessWindowFunction(BaseFunction):
 
     Behind `reduce` or `aggregate`, the values are the one result of these.
 
-    Example:
+    Examples:
         >>> class CountFirings(ProcessWindowFunction):
         ...     def process(self, key, context, values):
         ...         n = context.window_state["n"] = context.window_state.get("n", 0) + 1
@@ -121,7 +121,7 @@ class IncrementalContents:
 def reducing(reduce: Callable[[Any, Any], Any]) -> IncrementalContents:
     """Return the folding of a reduce function: the accumulator is a record.
 
-    Example:
+    Examples:
         >>> contents = reducing(max)
         >>> contents.result(contents.add(contents.first(3), 5))
         5
@@ -132,7 +132,7 @@ def reducing(reduce: Callable[[Any, Any], Any]) -> IncrementalContents:
 def aggregating(function: AggregateFunction[Any, Any, Any]) -> IncrementalContents:
     """Return the folding of an aggregate.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.aggregators import mean
         >>> contents = aggregating(mean())
         >>> contents.result(contents.add(contents.first(3), 5))
@@ -146,7 +146,7 @@ def aggregating(function: AggregateFunction[Any, Any, Any]) -> IncrementalConten
 def can_merge(function: AggregateFunction[Any, Any, Any]) -> bool:
     """Return whether an aggregate says how accumulators are merged.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.aggregators import count
         >>> can_merge(count())
         True

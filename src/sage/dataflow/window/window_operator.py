@@ -104,7 +104,7 @@ class WindowOperator:
         watermark: How far event time has come; set by the caller before it brings due timers.
         now_ms: The processing time; taken from `add` and processing timers.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.aggregators import count
         >>> from sage.dataflow.window.timers import InMemoryTimers
         >>> from sage.dataflow.window.window_function import aggregating

@@ -11,7 +11,7 @@ from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK, utc_datetime
 class Window(NamedTuple):
     """The stretch of time `[start, end)`, in ms since the Unix epoch.
 
-    Example:
+    Examples:
         >>> Window(0, 1000).max_timestamp
         999
     """
@@ -39,7 +39,7 @@ class WindowResult(NamedTuple):
             and highest timestamp there is.
         value: The result.
 
-    Example:
+    Examples:
         >>> result = WindowResult("a", 0, 300_000, 7)
         >>> key, start, end, value = result
         >>> result.end_time.isoformat()

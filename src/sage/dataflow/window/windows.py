@@ -39,7 +39,7 @@ def tumbling_time_window(
         TypeError: there is no size, or two, or a keyword is not known.
         ValueError: the size is not positive, or the offset is not shorter than it.
 
-    Example:
+    Examples:
         >>> tumbling_time_window(minutes=5) == tumbling_time_window(timedelta(minutes=5))
         True
     """
@@ -66,7 +66,7 @@ def sliding_time_window(
         TypeError: a length is neither a `timedelta` nor a number.
         ValueError: size or slide is not positive, or the offset is not shorter than the slide.
 
-    Example:
+    Examples:
         >>> sliding_time_window(timedelta(hours=1), timedelta(minutes=5)).slide_ms
         300000
     """
@@ -91,7 +91,7 @@ def session_window(
         TypeError: there is no gap, or two, or a keyword is not known.
         ValueError: the gap is not positive.
 
-    Example:
+    Examples:
         >>> session_window(minutes=30).gap_ms
         1800000
     """
@@ -106,7 +106,7 @@ def count_window(size: int, slide: int | None = None) -> CountWindows:
         TypeError: a number is not a whole one.
         ValueError: a number is less than 1.
 
-    Example:
+    Examples:
         >>> count_window(100, slide=10)
         CountWindows(size=100, slide=10)
     """
@@ -116,7 +116,7 @@ def count_window(size: int, slide: int | None = None) -> CountWindows:
 def global_window() -> GlobalWindows:
     """One window per key, which never ends: give it a trigger.
 
-    Example:
+    Examples:
         >>> global_window().default_trigger()  # doctest: +ELLIPSIS
         <sage.dataflow.window.trigger.NeverTrigger object at 0x...>
     """

@@ -30,7 +30,7 @@ class CheckpointConfig:
         on_cancel: Whether they outlive a cancelled job. Those of a failed job are always kept.
         incremental: Whether a checkpoint may refer to what earlier ones have written.
 
-    Example:
+    Examples:
         >>> CheckpointConfig.parse({"checkpoint_interval": 300}).interval
         300.0
     """

@@ -31,7 +31,7 @@ def parse_duration(key: str, value: object, *, positive: bool = False) -> float:
     Raises:
         ConfigError: it is not a duration, or negative, or zero where that makes no sense.
 
-    Example:
+    Examples:
         >>> parse_duration("delay", "1 min"), parse_duration("delay", 2)
         (60.0, 2.0)
     """

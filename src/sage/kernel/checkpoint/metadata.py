@@ -77,7 +77,7 @@ class CheckpointMetadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 def digest_of(data: bytes) -> str:
     """Return the checksum that is kept beside `data`.
 
-    Example:
+    Examples:
         >>> len(digest_of(b"state"))
         32
     """

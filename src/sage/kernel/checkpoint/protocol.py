@@ -81,7 +81,7 @@ class CheckpointCoordinator:
         rules: When checkpoints are taken.
         first_id: The number of the first one: above all that were ever used for this job.
 
-    Example:
+    Examples:
         >>> coordinator = CheckpointCoordinator(CheckpointRules(interval=10.0), first_id=1)
         >>> coordinator.restart(1, {Subtask("numbers"): ()}, now=0.0)
         []
@@ -130,6 +130,11 @@ class CheckpointCoordinator:
     def all_committed(self) -> bool:
         """Whether every subtask has ended and knows that its final state is in a checkpoint."""
         return bool(self._upstream) and self._committed >= self._upstream.keys()
+
+    def reserve_id(self) -> int:
+        """Use up a number for what is not a checkpoint: none will have it."""
+        self._next_id += 1
+        return self._next_id - 1
 
     def next_tick(self) -> float:
         """Return when `tick` may next decide something; infinity: not before another fact."""

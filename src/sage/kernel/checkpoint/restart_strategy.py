@@ -47,7 +47,7 @@ class FixedDelay(RestartStrategy):
         attempts: How many restarts in the life of the job.
         delay: Seconds before each.
 
-    Example:
+    Examples:
         >>> strategy = FixedDelay(attempts=2, delay=5.0)
         >>> [strategy.next(float(second), lambda: 0.5) for second in range(3)]
         [5.0, 5.0, None]
@@ -72,7 +72,7 @@ class FailureRate(RestartStrategy):
         interval: Seconds; it slides with time.
         delay: Seconds before each restart.
 
-    Example:
+    Examples:
         >>> strategy = FailureRate(max_failures_per_interval=1, interval=60.0, delay=2.0)
         >>> [strategy.next(now, lambda: 0.5) for now in (0.0, 100.0, 110.0)]
         [2.0, 2.0, None]
@@ -108,7 +108,7 @@ class ExponentialDelay(RestartStrategy):
         jitter_factor: From 0 to 1.
         attempts_before_reset: How many restarts before the job is given up; `None`: no limit.
 
-    Example:
+    Examples:
         >>> strategy = ExponentialDelay(jitter_factor=0.0)
         >>> [strategy.next(now, lambda: 0.5) for now in (0.0, 10.0, 20.0, 4000.0)]
         [1.0, 1.5, 2.25, 1.0]
@@ -209,7 +209,7 @@ def parse_restart_strategy(values: Mapping[str, Any], default: str = "none") -> 
         ConfigError: a key or the strategy's name is unknown, a value is out of range, or an option
             is given under two names with different values.
 
-    Example:
+    Examples:
         >>> parse_restart_strategy({"restart_strategy": "fixed-delay", "max_failures": 3}).attempts
         3
     """

@@ -105,9 +105,12 @@ class CheckpointStore(ABC):
 
     @abstractmethod
     def latest(self) -> CheckpointMetadata | None:
-        """Return the newest checkpoint that is whole, every byte of it verified.
+        """Return the newest checkpoint that is whole, every byte of it verified; None: there is none.
 
         What is damaged is named in the log and passed over.
+
+        Raises:
+            CheckpointDamagedError: all that there are, are damaged.
         """
 
     @abstractmethod
@@ -200,10 +203,22 @@ class Savepoint:
 
     Raises:
         CheckpointDamagedError: it is not there, or its metadata is damaged.
+        CheckpointError: it is a checkpoint.
     """
 
     def __init__(self, directory: Path) -> None:
+        if not (directory / METADATA).exists():
+            inside = sorted(directory.glob(f"savepoint-*/{METADATA}"))
+            near = f". Did you mean {inside[-1].parent}?" if inside else ""
+            raise CheckpointDamagedError(
+                f"there is no savepoint in {directory}: {METADATA} is missing{near}"
+            )
         self.metadata = _read_metadata(directory)
+        if self.metadata.kind != "savepoint":
+            raise CheckpointError(
+                f"{directory} is a checkpoint, which refers to files of others: a job of the name "
+                f"{self.metadata.job!r} that keeps its checkpoints there goes on from it by itself"
+            )
         self._chunks = ChunkFiles(directory)
 
     def verify(self) -> None:
@@ -234,7 +249,7 @@ class FileCheckpointStore(CheckpointStore):
         CheckpointWriteError: the directory cannot be made or written.
         ConfigError: `job` cannot be the name of a directory, or `retained` is less than 1.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from sage.kernel.checkpoint.metadata import SubtaskState
         >>> directory = tempfile.TemporaryDirectory()
@@ -318,11 +333,18 @@ class FileCheckpointStore(CheckpointStore):
 
     def latest(self) -> CheckpointMetadata | None:
         """Return the newest checkpoint whose metadata and chunks are whole."""
+        newest: CheckpointDamagedError | None = None
         for number in self.completed():
             try:
                 return self._verified(number)
             except CheckpointDamagedError as error:
                 _logger.warning("checkpoint %d cannot be used: %s", number, error)
+                newest = newest or error
+        if newest is not None:  # to begin anew is not for us to choose
+            raise CheckpointDamagedError(
+                f"there are checkpoints in {self.directory}, but none that is whole: {newest}. To let "
+                "the job begin anew, move that directory away"
+            ) from newest
         return None
 
     def read(self, chunk: Chunk) -> bytes:

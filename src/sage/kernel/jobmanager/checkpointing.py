@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,6 +39,7 @@ from sage.kernel.checkpoint.messages import (
 from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk, SubtaskState
 from sage.kernel.checkpoint.protocol import CheckpointCoordinator
 from sage.kernel.checkpoint.store import CheckpointStore
+from sage.kernel.jobmanager.restore import EndedTasks
 from sage.kernel.runtime.task.operator_state import StatePart
 from sage.kernel.runtime.task.task import Task
 
@@ -56,13 +57,11 @@ class _Running:
         task: The task.
         chains: The state of its operators as the last checkpoint holds it, by their uid.
         last_checkpoint: The last one for which its state was taken.
-        final: Its state at its end; None as long as it runs.
     """
 
     task: Task
     chains: dict[str, Chain] = field(default_factory=dict)
     last_checkpoint: int = 0
-    final: SubtaskSnapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ class Checkpointing:
 
     Attributes:
         statistics: What became of the checkpoints so far.
-        ended: The final states of the tasks that the next attempt does not start, as they had ended.
+        ended: What the next attempt needs to know of tasks that had ended.
+        first_id: The number of the first checkpoint of this job; those before are of earlier runs.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class Checkpointing:
         self._store = store
         self._clock = clock
         self._fail_job = fail_job
-        self._coordinator = CheckpointCoordinator(config.rules, store.next_id())
+        self.first_id = store.next_id()
+        self._coordinator = CheckpointCoordinator(config.rules, self.first_id)
+        self._uids: Mapping[Subtask, Collection[str]] = {}
         self._running: dict[Subtask, _Running] = {}
         self._requests: dict[str, Future[str]] = {}
         self._leaving: set[str] = set()
@@ -124,20 +126,35 @@ class Checkpointing:
         self._logger = get_logger("checkpoint")
         self._thread = threading.Thread(target=self._run, name="sage-checkpoints", daemon=True)
         self.statistics = CheckpointStatistics()
-        self.ended: Mapping[Subtask, SubtaskSnapshot] = {}
+        self.ended = EndedTasks()
 
     # ---- for the job
 
-    def begin_attempt(self, number: int, tasks: Mapping[Subtask, Task]) -> None:
-        """Take checkpoints of these tasks from now on; when it returns, they may begin and end."""
+    def begin_attempt(
+        self,
+        number: int,
+        tasks: Mapping[Subtask, Task],
+        uids: Mapping[Subtask, Collection[str]],
+    ) -> None:
+        """Take checkpoints of these tasks from now on; when it returns, they may begin and end.
+
+        Args:
+            number: That of the attempt.
+            tasks: Those that are started.
+            uids: The uids of the operators of all tasks, also of those that are not started.
+        """
 
         def begin() -> list[Decision]:
             last = self._store.next_id() - 1  # a sink must never see a number of before again
             self._running = {s: _Running(task, last_checkpoint=last) for s, task in tasks.items()}
-            upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys([*tasks, *self.ended], ())
-            return self._coordinator.restart(
-                number, upstream, self._clock.monotonic(), ended=self.ended
-            )
+            self._uids = uids
+            upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys(uids, ())
+            try:
+                ended = {subtask: self._final(subtask) for subtask in uids if subtask not in tasks}
+            except CheckpointError as error:
+                self._fail_job(f"the state of tasks that have ended cannot be kept: {error}")
+                return []
+            return self._coordinator.restart(number, upstream, self._clock.monotonic(), ended=ended)
 
         self._tell(begin)
         if not self._thread.is_alive():
@@ -271,6 +288,8 @@ class Checkpointing:
 
     def _take(self, subtask: Subtask, trigger: Trigger, task: Task) -> None:
         """Take the state of a task; called in the task's thread."""
+        if task.input_ended:  # meanwhile: its final state, which was told before this, will count
+            return
         running, request = self._running[subtask], trigger.request
         savepoint = request is not None and request.target is not None
         running.last_checkpoint = trigger.checkpoint_id
@@ -310,19 +329,34 @@ class Checkpointing:
     ) -> list[Decision]:
         now = self._clock.monotonic
         try:
-            # A number that none has begun: with a checkpoint under way, this would be swept away.
-            number = self._store.next_id()
-            self._store.begin(number)
-            snapshot = self._write(subtask, number, parts)
+            snapshot = self._write(subtask, self._begin_final(), parts)
         except (CheckpointError, OSError) as error:
             self._fail_job(f"the final state cannot be kept: {error}")
             return []
         decisions = self._coordinator.subtask_ended(subtask, attempt, snapshot, last, now())
-        self._running[subtask].final = snapshot
         self._running[subtask].chains = {}
         if all(self._is_over(other) for other in self._running):
             decisions += self._coordinator.request(Request(_END), now())
         return decisions
+
+    def _begin_final(self) -> int:
+        """Begin a number for final states: with that of a checkpoint they would be swept away."""
+        number = self._coordinator.reserve_id()
+        self._store.begin(number)
+        return number
+
+    def _final(self, subtask: Subtask) -> SubtaskSnapshot:
+        """Return the state of a task that had ended, taken over into the store if it is elsewhere."""
+        uids, all_chains, read = self._uids[subtask], self.ended.chains, self.ended.read
+        chains = {uid: all_chains[uid] for uid in uids if uid in all_chains}
+        if read is not None:
+            number, write = self._begin_final(), self._store.chunks.write
+            chains = {
+                uid: tuple(write(number, read(chunk)) for chunk in chain)
+                for uid, chain in chains.items()
+            }
+        size = sum(chunk.size for chain in chains.values() for chunk in chain)
+        return SubtaskSnapshot(chains, size)
 
     def _is_over(self, subtask: Subtask) -> bool:
         return self._running[subtask].task.input_ended
@@ -345,7 +379,7 @@ class Checkpointing:
             number,
             self._job,
             self._clock.now_ms(),
-            tuple(_subtask_state(s, snap) for s, snap in checkpoint.snapshots.items()),
+            tuple(_subtask_state(s, n, self._uids[s]) for s, n in checkpoint.snapshots.items()),
             attempt=checkpoint.attempt,
         )
         request = checkpoint.request
@@ -361,7 +395,6 @@ class Checkpointing:
                     if not snapshot.ended:
                         self._running[subtask].chains = snapshot.handle
         except (CheckpointError, OSError) as error:
-            self._logger.warning("checkpoint %d failed: %s", number, error)
             if request is not None and request.request_id == _END:
                 self._fail_job(f"the last checkpoint failed: {error}")
             return self._coordinator.store_failed(number, str(error), now())
@@ -391,8 +424,7 @@ class Checkpointing:
     def _abort(self, abort: Abort) -> None:
         self._logger.warning("checkpoint %d was given up: %s", abort.checkpoint_id, abort.reason)
         self._break_chains()  # what tasks have told as changed will not be told again
-        if not self._holds_final_state(abort.checkpoint_id):
-            self._store.abort(abort.checkpoint_id)
+        self._store.abort(abort.checkpoint_id)
         failed = self.statistics.failed + 1
         self.statistics = CheckpointStatistics(**{**vars(self.statistics), "failed": failed})
         self._answer(abort.request, CheckpointError(abort.reason))
@@ -400,12 +432,6 @@ class Checkpointing:
             self._leaving.discard(abort.request.request_id)
             for running in self._running.values():
                 running.task.order(Task.go_on)
-
-    def _holds_final_state(self, number: int) -> bool:
-        """Say whether the directory of a checkpoint holds the state of a task at its end."""
-        finals = (running.final for running in self._running.values())
-        chains = (chain for final in finals if final is not None for chain in final.handle.values())
-        return any(chunk.name.startswith(f"chk-{number}/") for chain in chains for chunk in chain)
 
     def _break_chains(self) -> None:
         for running in self._running.values():
@@ -440,18 +466,22 @@ def needs_full(chain: Chain) -> bool:
     What followed is at most as large as the whole, so that the bytes written in the long run, and
     those read to restore, are at most about twice those of the state and its changes.
 
-    Example:
+    Examples:
         >>> needs_full(())
         True
     """
     return not chain or sum(chunk.size for chunk in chain[1:]) > chain[0].size
 
 
-def _subtask_state(subtask: Subtask, snapshot: SubtaskSnapshot) -> SubtaskState:
+def _subtask_state(
+    subtask: Subtask, snapshot: SubtaskSnapshot, uids: Collection[str]
+) -> SubtaskState:
     chains: Mapping[str, Chain] = snapshot.handle
     counts = {uid: len(chain) for uid, chain in chains.items()}
     chunks = tuple(chunk for chain in chains.values() for chunk in chain)
     details: dict[str, Any] = {"operators": counts}
+    if snapshot.ended:
+        details["uids"] = sorted(uids)  # by which the task is recognised in a changed program
     return SubtaskState(subtask.task, subtask.number, chunks, snapshot.ended, details)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import atexit
 import random
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sage.common.clock import Clock, Doorbell
 from sage.common.errors import JobCancelledError, JobError
 from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean
-from sage.dataflow.graph.job_graph import JobGraph
+from sage.dataflow.graph.job_graph import JobGraph, JobVertex
+from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.checkpoint.errors import CheckpointError
@@ -29,6 +30,10 @@ from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import empty_engine_frames
 from sage.kernel.runtime.task.operator_context import JobContext
 from sage.kernel.runtime.task.task import Task
+
+if TYPE_CHECKING:
+    from sage.kernel.jobmanager.worker_deployment import WorkerDeployment
+    from sage.kernel.runtime.worker.worker_task import WorkerTask
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Job:
         env_uuid: The identity of the environment.
         on_end: Called when all tasks have ended, before the job is done; returns what failed.
         recovery: How state is kept and a failed job started again.
+        workers: Lays the job out over processes; None: all of it runs in this one.
     """
 
     def __init__(
@@ -99,6 +105,8 @@ class Job:
         env_uuid: str,
         on_end: Callable[[], list[Exception]] = list,
         recovery: Recovery | None = None,
+        *,
+        workers: WorkerDeployment | None = None,
     ) -> None:
         self.env_uuid = env_uuid
         self.graph = graph
@@ -116,7 +124,9 @@ class Job:
         self._attempt = 1
         self._keep_alive = True
         self._pause = Doorbell()
-        self._counters = [Counters() for _ in graph.vertices]
+        self._workers = workers
+        count = len(graph.vertices) if workers is None else workers.slots
+        self._counters = [Counters() for _ in range(count)]
         self._tasks = self._make_tasks(self._recovery.restored)
         self._left = len(self._tasks)
         self._started = self._ended = 0.0
@@ -145,12 +155,19 @@ class Job:
             atexit.register(self._end_with_process)
             self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
 
-    def _make_tasks(self, restored: RestoredJob) -> list[Task]:
-        """Make the tasks of an attempt; those that had ended have only to commit what was left."""
+    def _make_tasks(self, restored: RestoredJob) -> Sequence[Task | WorkerTask]:
+        """Make the tasks of an attempt."""
+        if self._workers is not None:
+            return self._workers.make_tasks(self._context, self._counters)
+        return self._make_tasks_here(restored)
+
+    def _make_tasks_here(self, restored: RestoredJob) -> list[Task]:
+        """Make the tasks of this process; those that had ended have only to commit what was left."""
         saves = self._recovery.checkpoints is not None
         tasks = []
         for vertex, counters in zip(self.graph.vertices, self._counters, strict=True):
-            has_ended = task_name(vertex.id) in restored.ended
+            sources = self._uids(vertex, ReadSource)
+            has_ended = bool(sources) and sources <= restored.final_states.uids
             task = Task(
                 self.graph.stream_graph,
                 vertex,
@@ -163,11 +180,18 @@ class Job:
             tasks.append(task)
         return tasks
 
+    def _uids(self, vertex: JobVertex, kind: type[Operator] = Operator) -> frozenset[str]:
+        """Return the uids of the operators of a task that are of some kind."""
+        nodes = (self.graph.stream_graph.nodes[node] for node in vertex.nodes)
+        return frozenset(node.uid for node in nodes if isinstance(node.operator, kind))
+
     def _start_tasks(self) -> None:
         if self._recovery.checkpoints is not None:
-            running = [task for task in self._tasks if not task.has_ended]
+            here = [task for task in self._tasks if isinstance(task, Task)]
+            running = [task for task in here if not task.has_ended]
             tasks = {Subtask(task_name(task.vertex.id)): task for task in running}
-            self._recovery.checkpoints.begin_attempt(self._attempt, tasks)
+            uids = {Subtask(task_name(v.id)): self._uids(v) for v in self.graph.vertices}
+            self._recovery.checkpoints.begin_attempt(self._attempt, tasks, uids)
         for number, task in enumerate(self._tasks):
             name = f"sage-{self.name}-{task.vertex.id + 1}"
             thread = threading.Thread(
@@ -336,7 +360,7 @@ class Job:
         yield from done
         return self.result()
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: Task | WorkerTask) -> None:
         error: BaseException | None = None
         try:
             task.run()
@@ -353,6 +377,8 @@ class Job:
         with self._lock:
             self._left -= 1
             last = self._left == 0
+        if last and self._workers is not None:
+            self._workers.close()
         if last and not self._start_again():
             self._finish()
 
@@ -392,6 +418,7 @@ class Job:
     def _begin_attempt(self) -> bool:
         try:
             restored = self._recovery.latest()
+            tasks = self._make_tasks(restored)
         except Exception as error:
             self.logger.exception("job %r cannot be restored", self.name)
             with self._lock:
@@ -402,10 +429,12 @@ class Job:
         with self._lock:
             if self._status is not JobStatus.RESTARTING:
                 self.error = None  # cancelled meanwhile
+                if self._workers is not None:
+                    self._workers.close()
                 return False
             self._attempt += 1
             self.error = None
-            self._tasks = self._make_tasks(restored)
+            self._tasks = tasks
             self._left = len(self._tasks)
             self._status = check_transition(self._status, JobStatus.RUNNING)
         self._start_tasks()

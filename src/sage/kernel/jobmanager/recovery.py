@@ -32,10 +32,20 @@ class Recovery:
         """Return what the next attempt goes on from: the latest checkpoint, or what the first had."""
         if self.checkpoints is not None:
             self.checkpoints.wait_stored()
-        found = self.read_latest() or self.restored
+        found = self.read_latest()
+        if found is None or self._is_older(found):
+            found = self.restored.read_again()
         if self.checkpoints is not None:
             self.checkpoints.ended = found.final_states
         return found
+
+    def _is_older(self, found: RestoredJob) -> bool:
+        """Say whether a checkpoint is of an earlier run, while this one started from a savepoint."""
+        return (
+            self.checkpoints is not None
+            and self.restored.from_savepoint
+            and found.checkpoint_id < self.checkpoints.first_id
+        )
 
 
 def task_name(vertex: int) -> str:

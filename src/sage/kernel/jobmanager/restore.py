@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from sage.common.errors import ConfigError
 from sage.common.suggest import did_you_mean, shorten
 from sage.kernel.checkpoint.errors import CheckpointError
-from sage.kernel.checkpoint.messages import Subtask, SubtaskSnapshot
 from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk, SubtaskState
 from sage.kernel.runtime.task.restored_state import RestoredState
 
 
 @dataclass(frozen=True)
+class EndedTasks:
+    """What a checkpoint tells of the tasks that had ended, for the checkpoints to come.
+
+    Attributes:
+        uids: The uids of all their operators.
+        chains: Where the state of these is, by uid.
+        read: Reads it, if it is not in the store of the job: it belongs to a savepoint.
+    """
+
+    uids: frozenset[str] = frozenset()
+    chains: Mapping[str, tuple[Chunk, ...]] = field(default_factory=dict)
+    read: Callable[[Chunk], bytes] | None = None
+
+
+@dataclass(frozen=True)
 class RestoredJob:
-    """What a job goes on from.
+    """What a job goes on from. The states are handed out once.
 
     Attributes:
         checkpoint_id: The number of the checkpoint; 0: the job starts afresh.
         states: The states by the uid of their operator.
-        ended: The names of the tasks that had ended.
-        final_states: Where the state of those tasks is, for the checkpoints to come.
+        final_states: What is known of the tasks that had ended.
+        from_savepoint: Whether it was a savepoint.
+        read_again: Reads the same once more.
     """
 
     checkpoint_id: int = 0
     states: dict[str, RestoredState] = field(default_factory=dict)
-    ended: frozenset[str] = frozenset()
-    final_states: dict[Subtask, SubtaskSnapshot] = field(default_factory=dict)
+    final_states: EndedTasks = field(default_factory=EndedTasks)
+    from_savepoint: bool = False
+    read_again: Callable[[], RestoredJob] = field(default=lambda: RestoredJob())  # noqa: PLW0108
 
 
 def restore_job(
@@ -52,19 +69,28 @@ def restore_job(
         CheckpointError: what is in a chunk cannot be unpickled.
     """
     states: dict[str, RestoredState] = {}
-    final: dict[Subtask, SubtaskSnapshot] = {}
+    ended: dict[str, tuple[Chunk, ...]] = {}
+    ended_uids: set[str] = set()
     for subtask in metadata.subtasks:
         chains = _chains(subtask)
         for uid, chain in chains.items():
             if uid in uids:
-                states[uid] = _state(metadata, uid, [read(chunk) for chunk in chain])
+                states[uid] = _state(metadata, uid, map(read, chain))
             elif not allow_non_restored_state:
                 raise ConfigError(_unknown(metadata, uid, uids))
         if subtask.ended:
-            size = sum(chunk.size for chunk in subtask.chunks)
-            final[Subtask(subtask.task, subtask.number)] = SubtaskSnapshot(chains, size, 0)
-    ended = frozenset(subtask.task for subtask in final)
-    return RestoredJob(metadata.checkpoint_id, states, ended, final)
+            ended |= chains
+            ended_uids.update(subtask.details.get("uids", ()))
+    savepoint = metadata.kind == "savepoint"
+    return RestoredJob(
+        metadata.checkpoint_id,
+        states,
+        EndedTasks(frozenset(ended_uids), ended, read if savepoint else None),
+        savepoint,
+        partial(
+            restore_job, metadata, read, uids, allow_non_restored_state=allow_non_restored_state
+        ),
+    )
 
 
 def _chains(subtask: SubtaskState) -> dict[str, tuple[Chunk, ...]]:
@@ -73,9 +99,11 @@ def _chains(subtask: SubtaskState) -> dict[str, tuple[Chunk, ...]]:
     return {uid: tuple(islice(chunks, count)) for uid, count in counts.items()}
 
 
-def _state(metadata: CheckpointMetadata, uid: str, parts: list[bytes]) -> RestoredState:
+def _state(metadata: CheckpointMetadata, uid: str, parts: Iterable[bytes]) -> RestoredState:
     try:
         return RestoredState.of(parts)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{metadata.kind} {metadata.checkpoint_id} of {metadata.job!r}: the state of the operator "
@@ -85,9 +113,12 @@ def _state(metadata: CheckpointMetadata, uid: str, parts: list[bytes]) -> Restor
 
 def _unknown(metadata: CheckpointMetadata, uid: str, uids: Collection[str]) -> str:
     near = did_you_mean(uid, uids)
+    leave_out = "start from the savepoint with allow_non_restored_state=True"
+    if metadata.kind != "savepoint":
+        leave_out = f"take a savepoint with the program that has it, and {leave_out}"
     return (
         f"{metadata.kind} {metadata.checkpoint_id} of {metadata.job!r} holds the state of the "
         f"operator {uid!r}, which this program does not have.{near} Give operators that keep state "
-        "a uid= of their own, so that they are found again when the program changes; or leave that "
-        f"state out with allow_non_restored_state=True. The program has: {', '.join(sorted(uids))}."
+        "a uid= of their own, so that they are found again when the program changes; or, to leave "
+        f"that state out, {leave_out}. The program has: {', '.join(sorted(uids))}."
     )

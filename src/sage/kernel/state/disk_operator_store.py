@@ -45,7 +45,7 @@ class DiskOperatorStore:
         ConfigError: RocksDB is not installed.
         DiskStateError: the directory cannot be used.
 
-    Example:
+    Examples:
         >>> from tempfile import mkdtemp
         >>> store = DiskOperatorStore(Path(mkdtemp()), lambda: 0)
         >>> store.table("seen")["a"] = True

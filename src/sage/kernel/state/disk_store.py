@@ -42,7 +42,7 @@ class DiskKeyedStore:
         DiskStateLockedError: another store has the directory.
         DiskStateError: the directory cannot be used.
 
-    Example:
+    Examples:
         >>> from tempfile import mkdtemp
         >>> with DiskKeyedStore(Path(mkdtemp())) as store:
         ...     counts = store.table("counts")

@@ -47,7 +47,7 @@ def encode_key(key: Any) -> bytes:
     Raises:
         StateKeyError: it is of another type.
 
-    Example:
+    Examples:
         >>> encode_key(1) == encode_key(1.0) == encode_key(True) != encode_key("1")
         True
     """
@@ -167,7 +167,7 @@ def encode_value(value: Any) -> bytes:
     Raises:
         pickle.PicklingError: it cannot be pickled (or what else its type raises then).
 
-    Example:
+    Examples:
         >>> decode_value(encode_value([1, "two"]))
         [1, 'two']
     """

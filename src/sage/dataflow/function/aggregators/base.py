@@ -38,7 +38,7 @@ class Aggregator(AggregateFunction[Any, A, R]):
         Returns:
             What a key with these records would get.
 
-        Example:
+        Examples:
             >>> from sage.dataflow.function.aggregators import mean
             >>> mean("delay").over([{"delay": 10}, {"delay": None}, {"delay": 20}])
             15.0
@@ -117,7 +117,7 @@ def value_getter(factory: str, field: Field) -> Callable[[Any], Any]:
     Raises:
         FunctionError: `field` is none of the things that a field can be.
 
-    Example:
+    Examples:
         >>> value_getter("mean", "pos.x")({"pos": {"x": 3}})
         3
     """
@@ -136,7 +136,7 @@ def value_getter(factory: str, field: Field) -> Callable[[Any], Any]:
 def with_type(value: object) -> str:
     """Return a value with its type, for messages.
 
-    Example:
+    Examples:
         >>> with_type("late")
         "'late' (str)"
     """
@@ -150,7 +150,7 @@ def checked_size(factory: str, name: str, value: object, low: int, high: int | N
         TypeError: it is not a whole number.
         ValueError: it is too small or too large.
 
-    Example:
+    Examples:
         >>> checked_size("top_k", "k", 0, low=1)
         Traceback (most recent call last):
         ValueError: top_k(k=0): k must be at least 1

@@ -142,7 +142,7 @@ def count(field: Field = None) -> Count:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> flights = [{"gate": "A1"}, {"gate": None}]
         >>> count().over(flights), count("gate").over(flights)
         (2, 1)
@@ -164,7 +164,7 @@ def collect(field: Field = None, *, limit: int | None = None) -> Collect:
         FunctionError: `field` cannot be a field.
         ValueError: `limit` is less than 1.
 
-    Example:
+    Examples:
         >>> collect("gate").over([{"gate": "A1"}, {"gate": None}])
         ['A1', None]
         >>> collect(limit=2).over("abc")
@@ -185,7 +185,7 @@ def distinct(field: Field = None) -> Distinct:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> sorted(distinct("gate").over([{"gate": "B"}, {"gate": "A"}, {"gate": "B"}]))
         ['A', 'B']
     """
@@ -204,7 +204,7 @@ def count_distinct(field: Field = None) -> CountDistinct:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> count_distinct("gate").over([{"gate": "B"}, {"gate": "A"}, {"gate": "B"}])
         2
     """

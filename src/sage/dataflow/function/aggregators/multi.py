@@ -84,7 +84,7 @@ def multi(**parts: Part) -> Multi:
         FunctionError: a part is not an aggregate.
         ValueError: there is no part.
 
-    Example:
+    Examples:
         >>> from sage.dataflow.function.aggregators import count, max_of
         >>> flights = [{"delay": 5}, {"delay": None}, {"delay": 7}]
         >>> multi(n=count(), known=count("delay"), worst=max_of("delay")).over(flights)

@@ -177,7 +177,7 @@ def sum_of(field: Field = None) -> Sum:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> sum_of("delay").over([{"delay": 5}, {"delay": None}, {"delay": 7}])
         12
         >>> sum_of().over([0.1] * 10)
@@ -198,7 +198,7 @@ def mean(field: Field = None) -> Mean:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> mean("delay").over([{"delay": 5}, {"delay": None}, {"delay": 8}])
         6.5
     """
@@ -221,7 +221,7 @@ def variance(field: Field = None, *, ddof: int = 1) -> Variance:
         FunctionError: `field` cannot be a field.
         ValueError: `ddof` is negative.
 
-    Example:
+    Examples:
         >>> variance().over([1e9 + 1, 1e9 + 2, 1e9 + 3])
         1.0
         >>> variance(ddof=0).over([7])
@@ -245,7 +245,7 @@ def stddev(field: Field = None, *, ddof: int = 1) -> StdDev:
         FunctionError: `field` cannot be a field.
         ValueError: `ddof` is negative.
 
-    Example:
+    Examples:
         >>> stddev("delay").over([{"delay": 3}, {"delay": 5}, {"delay": 7}])
         2.0
     """

@@ -207,7 +207,7 @@ def min_of(field: Field = None) -> Min:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> min_of("delay").over([{"delay": 5}, {"delay": -2}, {"delay": None}])
         -2
     """
@@ -226,7 +226,7 @@ def max_of(field: Field = None) -> Max:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> max_of("delay").over([{"delay": 5}, {"delay": -2}, {"delay": None}])
         5
     """
@@ -245,7 +245,7 @@ def first(field: Field = None) -> First:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> first("gate").over([{"gate": None}, {"gate": "A1"}, {"gate": "B2"}])
         'A1'
     """
@@ -264,7 +264,7 @@ def last(field: Field = None) -> Last:
     Raises:
         FunctionError: `field` cannot be a field.
 
-    Example:
+    Examples:
         >>> last("gate").over([{"gate": "A1"}, {"gate": "B2"}, {"gate": None}])
         'B2'
     """
@@ -289,7 +289,7 @@ def top_k(k: int, field: Field = None, *, key: Field = None, largest: bool = Tru
         FunctionError: `field` or `key` cannot be a field.
         ValueError: `k` is less than 1.
 
-    Example:
+    Examples:
         >>> flights = [{"id": "a", "delay": 5}, {"id": "b", "delay": 9}, {"id": "c", "delay": 7}]
         >>> top_k(2, "delay").over(flights)
         [9, 7]

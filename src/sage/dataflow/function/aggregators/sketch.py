@@ -110,7 +110,7 @@ def quantiles(
         TypeError: `qs` is not made of numbers.
         ValueError: `qs` is empty, or a number is out of its range.
 
-    Example:
+    Examples:
         >>> quantiles("delay", qs=(0.5, 1)).over({"delay": n} for n in range(1, 100))
         {0.5: 50.0, 1: 99.0}
     """

@@ -238,6 +238,11 @@ class AsofJoin(RecordOperator):
         """Both inputs must have an event time."""
         return True
 
+    @property
+    def holds_time(self) -> bool:
+        """Whether event time behind it is its own."""
+        return self.rule.direction != "backward"
+
     def create_live(self, context: LiveContext) -> AsofLive:
         """Make the joiner; event time is held where left records wait beyond their own time."""
         joiner = AsofJoiner(self.rule, pair_of(context.entries), context.results)

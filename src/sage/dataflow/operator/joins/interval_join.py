@@ -204,6 +204,11 @@ class IntervalJoin(RecordOperator):
         """Both inputs must have an event time."""
         return True
 
+    @property
+    def holds_time(self) -> bool:
+        """Whether event time behind it is its own."""
+        return self.interval.how != "inner"
+
     def create_live(self, context: LiveContext) -> IntervalLive:
         """Make the joiner; event time is held where records that come out late keep theirs."""
         joiner = IntervalJoiner(self.interval, pair_of(context.entries), context.results)

@@ -51,7 +51,7 @@ class BaseServiceTask:
         service_factory: Makes the service.
         ctx: What the service finds as its `ctx`, if it has such an attribute.
 
-    Example:
+    Examples:
         >>> from sage.kernel.runtime.service.service_factory import ServiceFactory
         >>> task = BaseServiceTask(ServiceFactory("cache", dict))
         >>> task.start_service()

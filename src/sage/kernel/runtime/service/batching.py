@@ -76,7 +76,7 @@ def byte_size(item: Any) -> int:
     length of `bytes`, `bytearray` and `str`, else `sys.getsizeof`, which does not look into
     containers: for those, limit a `cost` of your own.
 
-    Example:
+    Examples:
         >>> byte_size(b"four"), byte_size(memoryview(b"four"))
         (4, 4)
     """
@@ -128,7 +128,7 @@ def batch(
         ConfigError: a limit is not usable.
         TypeError: the method is a generator.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment
         >>> from sage.kernel.runtime.service.service_caller import ServiceManager
         >>> class Model:

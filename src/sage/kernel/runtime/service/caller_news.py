@@ -29,7 +29,7 @@ class CallerNews:
     Args:
         token: Stands for the environment.
 
-    Example:
+    Examples:
         >>> news = CallerNews("docs-nobody-calls")
         >>> news.tell((0, 1), up=False)
         >>> news.wait_seconds() <= 0.03  # to look for callers that come while it is down

@@ -11,7 +11,7 @@ class LocalServiceTask(BaseServiceTask):
     Arguments and results are passed as they are, not copied: what a method keeps or returns is
     shared with its callers.
 
-    Example:
+    Examples:
         >>> from sage.kernel.runtime.service.service_factory import ServiceFactory
         >>> service_task = LocalServiceTask(ServiceFactory("cache", dict))
         >>> service_task.start_service()

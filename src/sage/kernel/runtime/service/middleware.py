@@ -24,7 +24,7 @@ class ServiceMiddleware:
     that brings the answer: they must not block, and must not call services. What one of them raises
     becomes the error of the call.
 
-    Example:
+    Examples:
         >>> class Audit(ServiceMiddleware):
         ...     def __init__(self): self.seen = []
         ...     def before_call(self, request): self.seen.append(request.method_name)

@@ -164,7 +164,7 @@ def register_metrics(
     Returns:
         What was registered; `registry.unregister(collector)` takes it back.
 
-    Example:
+    Examples:
         >>> from prometheus_client import CollectorRegistry
         >>> from sage import LocalEnvironment
         >>> registry = CollectorRegistry()

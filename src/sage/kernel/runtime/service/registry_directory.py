@@ -42,7 +42,7 @@ class DirectoryStore:
         directory: Where; `registry` in the user's runtime directory by default. It is made when
             the first entry is put, with mode 0700.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     DirectoryStore(Path(directory, "registry")).load()

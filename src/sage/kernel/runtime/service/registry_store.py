@@ -34,7 +34,7 @@ class RegistryStore(Protocol):
 class MemoryStore:
     """Entries in memory, for registries of one process.
 
-    Example:
+    Examples:
         >>> store = MemoryStore()
         >>> store.load()
         {}

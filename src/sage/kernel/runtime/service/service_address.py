@@ -50,7 +50,7 @@ def lane_name(token: str, number: int) -> str:
 def lane_reader(name: str) -> int:
     """Return the id of the process that reads a lane.
 
-    Example:
+    Examples:
         >>> lane_reader(lane_name("sage-0123456789ab", 7)) == os.getpid()
         True
     """

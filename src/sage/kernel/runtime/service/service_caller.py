@@ -44,7 +44,7 @@ class ServiceManager:
     Args:
         environment: Where the services are registered.
 
-    Example:
+    Examples:
         >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("example")
         >>> registration = env.register_service("words", dict, hello="world")

@@ -31,7 +31,7 @@ def resolve_class(path: str, where: str) -> Callable[..., Any]:
         ConfigError: there is no such module or name in it, it is nothing that can be called, or the
             module raises when it is imported; its exception is the cause.
 
-    Example:
+    Examples:
         >>> resolve_class("collections.OrderedDict", "services.yaml:3: services.cache.class")
         <class 'collections.OrderedDict'>
     """

@@ -98,7 +98,7 @@ def load_service_config(
         ConfigError: the file or something in it is not usable; the message names file, line and
             key: `services.yaml:12: services.cache.proces_count: unknown key. Did you mean …`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         ...     _ = file.write("services: {cache: {class: collections.Counter, process_count: 2}}")

@@ -67,7 +67,7 @@ class ServiceOptions:
         Raises:
             ConfigError: an option is unknown or its value impossible.
 
-        Example:
+        Examples:
             >>> options = ServiceOptions().changed(replicas=2, isolation="process", timeout=5)
             >>> options.replicas, options.calls.call.timeout
             (2, 5.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,28 @@ class ServiceHost:
                 raise ConfigError(f"the service {factory.name!r} runs already; stop it first")
             self._factories[factory.name] = factory
             self._task_classes[factory.name] = task_class
+
+    def share(self) -> None:
+        """Let every service run in a process of its own, where several processes can call it.
+
+        Raises:
+            ConfigError: one runs already in this process.
+        """
+        with self._turn:
+            for name, factory in self._factories.items():
+                if factory.options.isolation == "local":
+                    options = factory.options.changed(isolation="process", inline=False)
+                    self.register(replace(factory, options=options), self._task_classes[name])
+
+    @property
+    def token(self) -> str:
+        """What stands for the environment in the names of queues."""
+        return self._token
+
+    @property
+    def middleware(self) -> tuple[ServiceMiddleware, ...]:
+        """What is around every call."""
+        return self._middleware
 
     def add_middleware(self, middleware: ServiceMiddleware) -> None:
         """Put `middleware` around every call, inside of those that are there.

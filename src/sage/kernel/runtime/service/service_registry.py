@@ -42,7 +42,7 @@ class ServiceRegistry:
         clock: What heartbeats and waits are measured with.
         poll_interval: Seconds between two looks for the changes of others.
 
-    Example:
+    Examples:
         >>> from sage.kernel.runtime.service.registry_store import MemoryStore
         >>> with ServiceRegistry(MemoryStore()) as registry:
         ...     info = registry.register_service("memory-service", "localhost:8080", zone="a")

@@ -18,7 +18,7 @@ TRACE_ID = "trace_id"
 def trace_id(request: ServiceRequest) -> str:
     """Return the id of the trace that a request belongs to.
 
-    Example:
+    Examples:
         >>> trace_id(ServiceRequest(7, "cache", "get", trace_context={"trace_id": "4f"}))
         '4f'
     """
@@ -34,7 +34,7 @@ def context_below(above: ServiceRequest) -> dict[str, str]:
 class TraceFilter(logging.Filter):
     """Gives every log record an attribute `trace_id`: that of the call at hand, else `"-"`.
 
-    Example:
+    Examples:
         >>> handler = logging.StreamHandler()
         >>> handler.addFilter(TraceFilter())
         >>> handler.setFormatter(logging.Formatter("%(trace_id)s %(message)s"))

@@ -39,7 +39,7 @@ class TracingMiddleware(ServiceMiddleware):
     Raises:
         ImportError: `opentelemetry-api` is not installed (extra `otel`).
 
-    Example:
+    Examples:
         >>> from opentelemetry.sdk.trace import TracerProvider
         >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("example")

@@ -7,7 +7,7 @@ that received n records and failed on k of them has put out n - k.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sage.dataflow.graph.job_graph import topological_order
@@ -48,6 +48,15 @@ class Counters:
         """Add all counts to those of `other`."""
         for (node, what), slot in list(self._slots.items()):
             other.add(node, what, self.values[slot])
+
+    def snapshot(self) -> dict[tuple[int, str], int]:
+        """Return all counts as they are now."""
+        return {key: self.values[slot] for key, slot in list(self._slots.items())}
+
+    def replace(self, counts: Mapping[tuple[int, str], int]) -> None:
+        """Let the counts be those of a task that counts elsewhere."""
+        for (node, what), count in counts.items():
+            self.values[self.slot(node, what)] = count
 
     def reader(self, node: int) -> Callable[[str], int]:
         """Return a function that reads the counts of one operator."""

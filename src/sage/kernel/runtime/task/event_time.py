@@ -9,21 +9,25 @@ are told themselves: no record is overtaken by the time that it brought about.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sage.common.clock import Clock
 from sage.common.errors import OperatorError
-from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import LivePart
 from sage.dataflow.operator.timestamps import Assigner, AssignTimestamps
 from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
+from sage.kernel.runtime.task.time_layout import Origin, TimeLayout
+
+if TYPE_CHECKING:
+    from sage.kernel.runtime.exchange.exchange import SlotExchange
 
 
-@dataclass
+@dataclass(eq=False)
 class TimeInput:
     """Where event time comes from.
 
@@ -68,7 +72,7 @@ class TimeInput:
         return self._quiet_since + self.assigner.idleness_ms / 1000
 
 
-@dataclass
+@dataclass(eq=False)
 class HeldTime:
     """Event time behind an operator that holds it until what came before has gone out.
 
@@ -81,7 +85,7 @@ class HeldTime:
 
     part: LivePart
     sources: set[int]
-    inputs: Sequence[TimeInput | HeldTime]
+    inputs: Sequence[TimeInput | HeldTime | RemoteTime]
     ended: bool = False
 
     @property
@@ -95,7 +99,20 @@ class HeldTime:
         return not self.part.is_waiting() and all(entry.idle for entry in self.inputs)
 
 
-@dataclass
+@dataclass(eq=False)
+class RemoteTime:
+    """Event time in another slot, as far as it is known here.
+
+    Attributes:
+        watermark: How far it has come.
+        idle: Whether it holds nobody back.
+    """
+
+    watermark: int = MIN_WATERMARK
+    idle: bool = False
+
+
+@dataclass(eq=False)
 class Listener:
     """An operator that reacts to time.
 
@@ -103,11 +120,40 @@ class Listener:
         live: The operator.
         part: Its live part.
         inputs: Where its event time comes from.
+        held: Where event time comes from behind it, if it holds it.
+        marks: How far the time of each input has come, as far as the operator may know: an input
+            whose time has moved may still have records on the way here.
     """
 
     live: LiveOperator
     part: LivePart
-    inputs: Sequence[TimeInput | HeldTime] = ()
+    inputs: Sequence[TimeInput | HeldTime | RemoteTime] = ()
+    held: HeldTime | None = None
+    marks: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Take note of the time of all inputs: their records are all here."""
+        self.marks = [entry.watermark for entry in self.inputs]
+
+    def look_at(self, moved: set[TimeInput | HeldTime | RemoteTime]) -> None:
+        """Take note of the time of some inputs."""
+        for index, entry in enumerate(self.inputs):
+            if entry in moved:
+                self.marks[index] = entry.watermark
+
+    def watermark(self) -> int:
+        """Return the least of the times of the inputs; idle ones do not count, unless all are."""
+        if len(self.marks) == 1:
+            return self.marks[0]
+        pairs = zip(self.marks, self.inputs, strict=True)
+        active = [mark for mark, entry in pairs if not entry.idle]
+        return min(active) if active else max(self.marks, default=MIN_WATERMARK)
+
+
+Origins = TimeInput | HeldTime | RemoteTime
 
 
 class Timekeeper:
@@ -118,6 +164,7 @@ class Timekeeper:
         live: The task's operators.
         clock: The job's clock.
         pass_on: Delivers what an operator has put out, and all that comes of it.
+        exchange: What joins this slot with others; None: there are none.
     """
 
     def __init__(
@@ -126,6 +173,8 @@ class Timekeeper:
         live: Mapping[int, LiveOperator],
         clock: Clock,
         pass_on: Callable[[int], None],
+        *,
+        exchange: SlotExchange | None = None,
     ) -> None:
         self._live = live
         self._clock = clock
@@ -133,37 +182,69 @@ class Timekeeper:
         self.inputs: dict[int, TimeInput] = {}
         self._held: dict[int, HeldTime] = {}
         self.listeners: list[Listener] = []
-        above: dict[int, list[int]] = {}
-        sources: dict[int, set[int]] = {}
-        for node in topological_order(graph):
-            upstream = [u.node for inputs in graph.nodes[node].inputs for u in inputs]
-            sources[node] = set().union(*(sources.get(u, set()) for u in upstream)) or {node}
-            above[node] = list(dict.fromkeys(i for u in upstream for i in above.get(u, ())))
+        self._remote: dict[tuple[int, int], RemoteTime] = {}
+        self._asked_for: set[int] = set()  # whose time other slots want to know
+        layout = TimeLayout(graph, *((exchange.graph, exchange.slot) if exchange else ()))
+        for node in layout.order:
+            above, sources = layout.look_above(node)
             if node in live:
-                self._note(node, live[node], above, sources[node])
-                if node in self._held or live[node].node.operator.final:
-                    sources[node] = {node}  # it goes on for a while when they have ended
+                self._note(node, live[node], above, sources)
+            layout.note(node, begins=self._begins_time(graph, node), goes_on=self._goes_on(node))
+        if exchange is not None:
+            self._asked_for = layout.crossing & (self.inputs.keys() | self._held.keys())
 
     def _note(
-        self, node: int, live: LiveOperator, above: dict[int, list[int]], sources: set[int]
+        self, node: int, live: LiveOperator, above: Sequence[Origin], sources: set[int]
     ) -> None:
         part = live.part
         if isinstance(live.node.operator, AssignTimestamps):
             assert isinstance(part, Assigner)
             self.inputs[node] = TimeInput(live, part, set(sources), self._clock.monotonic())
-            above[node] = [node]
         elif part is not None:
-            inputs = [self._input_at(i) for i in above[node]]
-            self.listeners.append(Listener(live, part, inputs))
-            if part.holds_time:
-                self._held[node] = HeldTime(part, set(sources), inputs)
-                above[node] = [node]
+            inputs = [self._input_at(*origin) for origin in above]
+            holds = part.holds_time or part.puts_out_at_end
+            held = HeldTime(part, set(sources), inputs) if holds else None
+            self.listeners.append(Listener(live, part, inputs, held))
+            if held is not None:
+                self._held[node] = held
 
-    def _input_at(self, node: int) -> TimeInput | HeldTime:
-        return self._held[node] if node in self._held else self.inputs[node]
+    def _begins_time(self, graph: StreamGraph, node: int) -> bool:
+        """Say whether those behind an operator look at its time, not at that of those above it."""
+        operator = graph.nodes[node].operator
+        here = node in self._held or node in self.inputs
+        return here or isinstance(operator, AssignTimestamps) or operator.holds_time
+
+    def _goes_on(self, node: int) -> bool:
+        """Say whether an operator goes on for a while when the sources above it have ended."""
+        live = self._live.get(node)
+        return node in self._held or (live is not None and live.node.operator.final)
+
+    def _input_at(self, node: int, slot: int | None) -> Origins:
+        if slot is None:
+            return self._held[node] if node in self._held else self.inputs[node]
+        return self._remote.setdefault((node, slot), RemoteTime())
 
     def __bool__(self) -> bool:
-        return bool(self.listeners)
+        return bool(self.listeners) or bool(self._asked_for)
+
+    # ---- other slots
+
+    def times(self) -> dict[int, tuple[int, bool]]:
+        """Return what other slots want to know: how far time has come here, and what is idle."""
+        entries = ((node, self._input_at(node, None)) for node in self._asked_for)
+        return {node: (entry.watermark, entry.idle) for node, entry in entries}
+
+    def take_times(self, slot: int, times: Mapping[int, tuple[int, bool]]) -> None:
+        """Take note of how far time has come in another slot; all records before it are here."""
+        for node, (watermark, idle) in times.items():
+            entry = self._remote.get((node, slot))
+            if entry is not None:
+                entry.watermark, entry.idle = max(entry.watermark, watermark), idle
+        self.tell()
+
+    def exchange_ended(self, exchange: int) -> None:
+        """Take note that nothing more comes through an exchange."""
+        self.source_ended(~exchange)
 
     # ---- event time
 
@@ -181,12 +262,16 @@ class Timekeeper:
             raise operator_error(error, self._live[node].node, "timer") from error
 
     def set_watermark(self, node: int, watermark: int) -> None:
-        """Let the time of one assigner come as far as `watermark`, at once."""
+        """Let the time of one assigner come as far as `watermark`, at once.
+
+        This may be in the midst of a batch, or while another operator puts out what time has brought
+        about: only those below the assigner are told, and only of its time.
+        """
         entry = self.inputs[node]
         if watermark > entry.watermark:
             entry.watermark = watermark
             self._look(node, self._clock.monotonic())
-            self.tell()
+            self._tell_below(entry)
 
     def source_ended(self, node: int) -> None:
         """Take note that a source has ended: it holds nobody back any more.
@@ -218,7 +303,8 @@ class Timekeeper:
     def _end_held(self) -> None:
         """Take note of those who have put everything out that came of sources that have ended."""
         for node, held in self._held.items():
-            if not (held.ended or held.sources or held.part.is_waiting()):
+            part = held.part
+            if not (held.ended or held.sources or part.is_waiting() or part.puts_out_at_end):
                 held.ended = True
                 self.source_ended(node)
 
@@ -227,12 +313,25 @@ class Timekeeper:
         return any(listener.part.is_waiting() for listener in self.listeners)
 
     def tell(self) -> None:
-        """Tell everybody whose event time has moved."""
+        """Tell everybody whose event time has moved; nothing is on its way."""
         for listener in self.listeners:
-            watermark = _least(listener.inputs)
-            if watermark > listener.live.watermark:
-                listener.live.watermark = watermark
-                self._run(listener, partial(listener.part.advance, watermark))
+            listener.look()
+            self._tell_one(listener)
+
+    def _tell_below(self, entry: TimeInput) -> None:
+        moved: set[Origins] = {entry}
+        for listener in self.listeners:
+            if not moved.isdisjoint(listener.inputs):
+                listener.look_at(moved)
+                self._tell_one(listener)
+                if listener.held is not None:
+                    moved.add(listener.held)
+
+    def _tell_one(self, listener: Listener) -> None:
+        watermark = listener.watermark()
+        if watermark > listener.live.watermark:
+            listener.live.watermark = watermark
+            self._run(listener, partial(listener.part.advance, watermark))
 
     # ---- processing time
 
@@ -265,13 +364,3 @@ class Timekeeper:
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "timer") from error
         self._pass_on(live.node.id)
-
-
-def _least(inputs: Sequence[TimeInput | HeldTime]) -> int:
-    """Return the least watermark; idle inputs do not count, unless all are."""
-    if len(inputs) == 1:
-        return inputs[0].watermark
-    active = [entry.watermark for entry in inputs if not entry.idle]
-    if active:
-        return min(active)
-    return max((entry.watermark for entry in inputs), default=MIN_WATERMARK)

@@ -12,24 +12,26 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage.dataflow.function.transform import CoFlatMapFunction, FlatMapFunction
 from sage.dataflow.graph.event_time import timed_nodes
-from sage.dataflow.graph.job_graph import topological_order
+from sage.dataflow.graph.execution_graph import Exchange, is_keyed_input, keyed_nodes
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
 from sage.dataflow.operator.base import BatchOperator, RecordOperator
-from sage.dataflow.operator.keyed import KeyBy
 from sage.dataflow.operator.loop_writer import FIRST_VALUE, Flow, LineOrigin, LoopWriter
-from sage.dataflow.operator.record_wise import Filter, LoopHead, Process
-from sage.dataflow.operator.timestamps import AssignTimestamps
+from sage.dataflow.operator.record_wise import LoopHead, Process
 from sage.dataflow.record import DEAD_LETTERS
+from sage.dataflow.state.live import NO_KEY
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import Expansion, Surroundings
 from sage.kernel.runtime.task.failure import USER_ERRORS, RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.live_results import LiveResults
 from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment, drain
+
+if TYPE_CHECKING:
+    from sage.kernel.runtime.exchange.exchange import SlotExchange
 
 _MAX_OPERATORS = 60  # one behind the other; they are written recursively
 _MAX_DEPTH = 40  # Python's tokenizer refuses 100 levels of indentation
@@ -45,6 +47,7 @@ class Fuser:
         counters: What the task counts.
         cancelled: Not empty once the task is being cancelled.
         monotonic: The job's clock.
+        exchange: Takes records to other slots, and brings those from there; None: there are none.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Fuser:
         counters: Counters,
         cancelled: list[bool],
         monotonic: Callable[[], float],
+        *,
+        exchange: SlotExchange | None = None,
     ) -> None:
         self.graph = graph
         self.live = live
@@ -67,8 +72,11 @@ class Fuser:
         self._unconnected: list[Edge] = []
         self._ready: deque[Port] = deque()
         self._results: dict[int, LiveResults] = {}
-        self._keyed = self._keyed_nodes()
+        self._keyed = keyed_nodes(graph)
         self._timed = timed_nodes(graph)
+        self._exchange = exchange
+        self._ways = {} if exchange is None else {e.edge: e for e in exchange.graph.exchanges}
+        self._received: dict[int, Port] = {}
 
     def output(self, node: int) -> Deliver:
         """Return what takes the batches that come out of an operator, and counts them."""
@@ -98,6 +106,10 @@ class Fuser:
 
     def port(self, edge: Edge) -> Port:
         """Return the port of the input at the end of `edge`; `connect` compiles what is behind it."""
+        way = self._ways.get(edge)
+        return self._port_here(edge) if way is None else self._port_to_others(way)
+
+    def _port_here(self, edge: Edge) -> Port:
         place = (edge.target, edge.index)
         if place not in self._ports:
             self._ports[place] = Port(self._ready)
@@ -105,8 +117,41 @@ class Fuser:
             self.counters.add(edge.target, f"port:{edge.index}")
         return self._ports[place]
 
+    def _port_to_others(self, way: Exchange) -> Port:
+        """Return the port of an exchange; records that stay in this slot go on from there at once."""
+        place = (~way.number, 0)  # no operator has a number below zero
+        if place not in self._ports:
+            assert self._exchange is not None
+            port = self._ports[place] = Port(self._ready)
+            edge, here = way.edge, None
+            target = self.graph.nodes[edge.target]
+            if edge.target in self.live:
+                here = self._deliver_here(edge)
+            packed = self.is_keyed(target, edge.index) or self.is_timed(target, edge.index)
+            port.deliver = self._exchange.sender(way, here, packed=packed)
+        return self._ports[place]
+
+    def _deliver_here(self, edge: Edge) -> Deliver:
+        port = self._port_here(edge)
+
+        def deliver(values: Sequence[Any]) -> None:
+            assert port.deliver is not None
+            port.deliver(values)
+
+        return deliver
+
+    def take_batch(self, exchange: int, values: Sequence[Any]) -> None:
+        """Take records that have come from another slot, and what comes of them, to the end."""
+        deliver = self._received[exchange].deliver
+        assert deliver is not None
+        deliver(values)
+        self.drain()
+
     def connect(self) -> None:
         """Compile what is behind the ports, one by one: a long program is no deep recursion."""
+        for way in self._ways.values():
+            if way.edge.target in self.live:
+                self._received[way.number] = self._port_here(way.edge)
         for node, results in self._results.items():
             results.port.deliver = self.output(node)
             for tag in side_tags(self.graph, node):
@@ -136,6 +181,7 @@ class Fuser:
         self._outputs.clear()
         self._results.clear()
         self._ports.clear()
+        self._received.clear()
         self._ready.clear()
         self.backlog.clear()
         self.loop_inputs.clear()
@@ -167,9 +213,7 @@ class Fuser:
 
     def is_keyed(self, node: StreamNode, index: int) -> bool:
         """Say whether all records of an input have a key, which then goes through its port too."""
-        return not isinstance(node.operator, BatchOperator) and all(
-            upstream.tag is None and upstream.node in self._keyed for upstream in node.inputs[index]
-        )
+        return is_keyed_input(self.graph, self._keyed, node.id, index)
 
     def is_timed(self, node: StreamNode, index: int) -> bool:
         """Say whether all records of an input have an event time, which goes through its port."""
@@ -180,18 +224,6 @@ class Fuser:
     def is_timed_edge(self, node: int, tag: str | None) -> bool:
         """Say whether the records of an output have an event time."""
         return node in self._timed and tag != DEAD_LETTERS
-
-    def _keyed_nodes(self) -> set[int]:
-        """Return the operators behind which records have a key: key_by, and filters after it."""
-        keyed: set[int] = set()
-        for node in topological_order(self.graph):
-            operator = self.graph.nodes[node].operator
-            if isinstance(operator, KeyBy) or (
-                isinstance(operator, (Filter, AssignTimestamps))
-                and all(u.tag is None and u.node in keyed for u in self.graph.nodes[node].inputs[0])
-            ):
-                keyed.add(node)
-        return keyed
 
     def _batch_step(self, live: LiveOperator) -> Deliver:
         processor, node = live.processor, live.node
@@ -255,7 +287,8 @@ class Fuser:
         """Say whether the operator at the end of `edge` begins a segment of its own."""
         target = self.graph.nodes[edge.target]
         return (
-            isinstance(target.operator, (BatchOperator, LoopHead))
+            edge in self._ways
+            or isinstance(target.operator, (BatchOperator, LoopHead))
             or len(target.inputs) > 1
             or len(target.inputs[edge.index]) > 1
         )
@@ -301,10 +334,17 @@ class NodeScope:
             raise TypeError(f"{self._node.name} cannot be a part of a fused loop")
         self._timestamp = flow.timestamp
         with self.writer.scope():
-            if self._live.store is not None and flow.key is not None:
-                store = self.writer.bind("store", self._live.store)
-                self.writer.line(f"{store}.current_key = {flow.key}")
+            self._write_key(flow)
             operator.write(self, flow, index)
+
+    def _write_key(self, flow: Flow) -> None:
+        """Let state be that of the record's key; or of none, where another input may have keys."""
+        if self._live.store is None:
+            return
+        if flow.key is None and len(self._node.inputs) == 1:
+            return
+        key = flow.key or self.writer.bind("no_key", NO_KEY)
+        self.writer.line(f"{self.writer.bind('store', self._live.store)}.current_key = {key}")
 
     def entry(self, index: int) -> str:
         """Return the local that is bound to an entry point."""

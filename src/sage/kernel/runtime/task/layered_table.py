@@ -2,12 +2,14 @@
 
 When most keys change from one checkpoint to the next, layers cost more than they save: each key is
 then looked up twice, and moved. Such a table is kept in one layer and written whole, which is quick;
-every now and then it is tried whether layers would pay again.
+a sample of its keys tells when layers would pay again.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 _MANY: Final = 0.3
@@ -16,7 +18,13 @@ _MANY: Final = 0.3
 _SMALL: Final = 1000
 """Tables of fewer keys than this stay in layers: it does not matter."""
 
-_FIRST_TRIAL, _LAST_TRIAL = 16, 256
+_SAMPLE: Final = 100
+"""The keys that are watched."""
+
+_SAMPLED_FOR: Final = 16
+"""After so many checkpoints other keys are watched: picking them goes through all."""
+
+_NONE: Final = object()
 
 
 class LayeredTable:
@@ -31,13 +39,14 @@ class LayeredTable:
         base: What the last checkpoint holds.
     """
 
-    __slots__ = ("_patience", "_until_trial", "_whole", "base", "fresh")
+    __slots__ = ("_seen", "_until_others", "_whole", "base", "fresh")
 
     def __init__(self) -> None:
         self.fresh: dict[Any, Any] = {}
         self.base: dict[Any, Any] = {}
         self._whole = False  # whether it is kept in one layer
-        self._patience = self._until_trial = _FIRST_TRIAL
+        self._seen: dict[Any, object] = {}  # keys that are watched, and what stood for their values
+        self._until_others = 0
 
     def merged(self) -> dict[Any, Any]:
         """Return all entries, in the order in which the keys came first."""
@@ -56,17 +65,32 @@ class LayeredTable:
         if many:
             self.fresh.update(self.base)
             self.base.clear()
-            self._whole, self._until_trial = True, self._patience
-            self._patience = min(2 * self._patience, _LAST_TRIAL)
+            self._whole = True
+            self._watch_others()
         return changed
 
     def _take_whole(self) -> Mapping[Any, Any]:
-        self._until_trial -= 1
-        if self._until_trial > 0:
+        if self._changed_part() > _MANY / 2:
             return self.fresh
         self._whole = False
+        self._seen.clear()
         self._move()
         return self.base
+
+    def _changed_part(self) -> float:
+        """Return which part of the watched keys has changed since the last call."""
+        before = self._seen
+        self._seen = {key: _fingerprint(self.fresh.get(key, _NONE)) for key in before}
+        changed = sum(self._seen[key] != said for key, said in before.items())
+        self._until_others -= 1
+        if self._until_others <= 0:
+            self._watch_others()
+        return changed / max(1, len(before))
+
+    def _watch_others(self) -> None:
+        keys = islice(self.fresh, 0, None, max(1, len(self.fresh) // _SAMPLE))
+        self._seen = {key: _fingerprint(self.fresh[key]) for key in keys}
+        self._until_others = _SAMPLED_FOR
 
     def take_all(self) -> Mapping[Any, Any]:
         """Return all entries, which are to be pickled at once; they count as taken."""
@@ -87,3 +111,12 @@ class LayeredTable:
         """Let everything go."""
         self.fresh.clear()
         self.base.clear()
+        self._seen.clear()
+
+
+def _fingerprint(value: Any) -> object:
+    """Return what stays equal as long as a value does, also one that is changed in place."""
+    try:
+        return pickle.dumps(value, 5)
+    except Exception:  # noqa: BLE001 - cloudpickle may be able to; counts as changed
+        return object()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +18,10 @@ class RestoredState:
         contents: What was pickled, the full part first.
     """
 
-    contents: Sequence[Mapping[str, Any]] = ()
+    contents: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def of(cls, parts: Sequence[bytes]) -> RestoredState:
+    def of(cls, parts: Iterable[bytes]) -> RestoredState:
         """Unpickle a chain of parts, whose checksums have been verified."""
         return cls([pickle.loads(part) for part in parts])  # noqa: S301 - our own files, verified
 
@@ -33,8 +33,8 @@ class RestoredState:
         return None
 
     def chain(self, name: str) -> list[Any]:
-        """Return what all parts say about `name`, in order."""
-        return [content[name] for content in self.contents if name in content]
+        """Return what all parts say about `name`, in order, and forget it: it may be large."""
+        return [content.pop(name) for content in self.contents if name in content]
 
 
 @dataclass

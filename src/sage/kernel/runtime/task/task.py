@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
 from sage.common.suggest import shorten
-from sage.dataflow.function.source import SourceReader
+from sage.dataflow.function.source import Source, SourceReader
 from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
@@ -31,6 +31,9 @@ from sage.kernel.runtime.task.operator_context import JobContext, OperatorContex
 from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
 from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.runtime.task.segment import Deliver
+
+if TYPE_CHECKING:
+    from sage.kernel.runtime.exchange.exchange import SlotExchange
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.020
@@ -76,6 +79,7 @@ class Task:
         counters: Where to count.
         restored: What operators find of an earlier attempt, by their uid.
         has_ended: Whether its input had ended by then: only what was not committed is left to do.
+        exchange: What joins this slot with others; None: all of the job is in this task.
         on_end: Called when the input has ended, if a last checkpoint is to be taken then; the task
             goes on obeying orders until it is told to leave. None: no checkpoints are taken.
     """
@@ -90,12 +94,16 @@ class Task:
         restored: Mapping[str, RestoredState] | None = None,
         has_ended: bool = False,
         on_end: Order | None = None,
+        exchange: SlotExchange | None = None,
     ) -> None:
         self.vertex = vertex
         self._graph = graph
         self._job = job
         self._counters = counters
-        self._doorbell = Doorbell()
+        self._exchange = exchange
+        if exchange is not None:
+            exchange.check_cancelled = self._check_cancelled
+        self._doorbell = Doorbell() if exchange is None else exchange.links.bell
         self._stopping = self._stopped = self._closing = False
         self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
         self._orders: deque[Order] = deque()
@@ -109,7 +117,9 @@ class Task:
         self._inlets: list[_Inlet] = []
         self._readers: list[SourceReader[object]] = []
         self._totals: list[int | None] = []
-        self._fuser = Fuser(graph, self._live, counters, self._cancelled, job.clock.monotonic)
+        self._fuser = Fuser(
+            graph, self._live, counters, self._cancelled, job.clock.monotonic, exchange=exchange
+        )
 
     def stop(self) -> None:
         """Read no more; finish what has been read, as if the input had ended here."""
@@ -155,7 +165,7 @@ class Task:
             name, ring = self._graph.nodes[node].name, self._doorbell.ring
             reads = isinstance(self._graph.nodes[node].operator, ReadSource)
             asks = self._reads_no_more if reads else self._is_cancelled
-            context = OperatorContext(self._job, name, ring, asks)
+            context = OperatorContext(self._job, name, ring, asks, *self._place(node))
             found = self._restored.get(self._graph.nodes[node].uid)
             self._live[node] = LiveOperator(self._graph.nodes[node], context, found)
             self._live[node].open()
@@ -169,7 +179,13 @@ class Task:
         for live in self._live.values():
             if live.restored is not None:
                 self._fuser.backlog.extend(live.restored.last("in_loop") or ())
-        self._time = Timekeeper(self._graph, self._live, self._job.clock, self._fuser.pass_on)
+        self._time = Timekeeper(
+            self._graph,
+            self._live,
+            self._job.clock,
+            self._fuser.pass_on,
+            exchange=self._exchange,
+        )
         for node in self.vertex.nodes:
             if isinstance(self._live[node].node.operator, ReadSource):
                 self._open_source(self._live[node], self._live[node].node.operator)
@@ -205,7 +221,7 @@ class Task:
         if source is None:
             raise TypeError(f"{live.node.name} has no source to read")
         try:
-            splits: dict[str, object] = dict.fromkeys(source.list_splits())
+            splits: dict[str, object] = dict.fromkeys(self._splits(live.node.id, source))
             if live.restored is not None:
                 splits |= live.restored.last("reader") or {}
             reader = source.create_reader(splits, live.context)
@@ -217,6 +233,18 @@ class Task:
         size = min(_FIRST_BATCH, self._job.batch_size)
         self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], size))
 
+    def _place(self, node: int) -> tuple[int, int]:
+        """Return how many subtasks an operator has, and which of them is here."""
+        if self._exchange is None:
+            return 1, 0
+        slots = self._exchange.graph.slots[node]
+        return len(slots), slots.index(self._exchange.slot)
+
+    def _splits(self, node: int, source: Source[Any]) -> Sequence[str]:
+        if self._exchange is None:
+            return source.list_splits()
+        return self._exchange.graph.splits[node][self._place(node)[1]]
+
     def _move(self) -> None:
         """Read the sources in turn until they have ended and nothing is in flight in a loop."""
         backlog, time = self._fuser.backlog, self._time
@@ -225,16 +253,38 @@ class Task:
             self._obey()
             if self._leaving:
                 return
-            if backlog:
-                self._feed_back()
-            if time:
-                time.look_at_clock()
-                time.poll()
             if self._stopping and not self._stopped:
                 self._stop_reading()
-            # While a loop holds more than a batch, the sources wait: its memory stays bounded.
-            if len(backlog) <= 1 and not self._read_all() and not backlog:
-                self._wait()
+            self._step()
+
+    def _step(self) -> None:
+        """Do what there is to do, once; wait if there is nothing."""
+        backlog, time = self._fuser.backlog, self._time
+        if backlog:
+            self._feed_back()
+        if time:
+            time.look_at_clock()
+            time.poll()
+        moved = self._exchange is not None and self._receive(self._exchange)
+        # While a loop holds more than a batch, the sources wait: its memory stays bounded.
+        if len(backlog) <= 1 and not self._read_all() and not backlog and not moved:
+            self._wait()
+
+    def _receive(self, exchange: SlotExchange) -> bool:
+        """Take what has come from other slots, and send what has waited for long enough."""
+        moved = exchange.receive(self)
+        if moved and self._time:
+            self._time.advance()
+        exchange.flush_old(self._time.times)
+        return moved
+
+    def take_batch(self, exchange: int, values: Sequence[object]) -> None:
+        """Take records that have come through an exchange."""
+        self._fuser.take_batch(exchange, values)
+
+    def take_times(self, slot: int, times: Mapping[int, tuple[int, bool]]) -> None:
+        """Take note of how far the time of operators of another slot has come."""
+        self._time.take_times(slot, times)
 
     def _stop_reading(self) -> None:
         """Keep those readers that have records to return which they have taken already."""
@@ -305,7 +355,9 @@ class Task:
         due = self._time.next_look() if self._time else None
         if due is not None:
             polled.append(due)
-        if self._inlets or self._time.is_waiting():
+        if self._exchange is not None:
+            self._exchange.flush(self._time.times)
+        if self._inlets or self._time.is_waiting() or self._exchange is not None:
             self._job.clock.wait(self._doorbell, min(polled, default=None))
         if self._time:
             self._time.advance()
@@ -416,10 +468,22 @@ class Task:
     def _end(self) -> None:
         """Let every operator, from the sources down, put out what it held back for the end."""
         for node in end_order(self._graph, self.vertex.nodes):
+            if self._exchange is not None:
+                self._await_others(self._exchange, node)
             self._end_one(self._live[node])
             while self._fuser.backlog:
                 self._check_cancelled()
                 self._feed_back()
+            if self._exchange is not None:
+                self._exchange.end(node, self._time.times)
+
+    def _await_others(self, exchange: SlotExchange, node: int) -> None:
+        """Take what still comes for an operator from other slots, until nothing more will come."""
+        for number in exchange.inputs_of(node):
+            while not exchange.has_ended(number):
+                self._check_cancelled()
+                self._step()
+            self._time.exchange_ended(number)
 
     def _end_one(self, live: LiveOperator) -> None:
         operator, results = live.node.operator, list[object]()

@@ -26,7 +26,7 @@ def choose_replica(loads: Sequence[float], random: Callable[[], float]) -> int:
     Raises:
         ServiceUnavailableError: there is no healthy replica.
 
-    Example:
+    Examples:
         >>> choose_replica([3, UNHEALTHY, 1], lambda: 0.0)
         2
     """

@@ -89,7 +89,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         raised: it did answer. Refusals by a limit, cancelled calls and calls that could never be
         made say nothing.
 
-        Example:
+        Examples:
             >>> BreakerPolicy().verdict(ServiceTimeoutError("no answer"))
             <Verdict.FAILURE: 'failure'>
         """
@@ -147,7 +147,7 @@ class CircuitBreaker:
             Two changes close to each other may be told in the wrong order; their numbers tell. It
             must not raise.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> clock = ManualClock()
         >>> policy = BreakerPolicy(consecutive_failures=1, open_seconds=5, probes=1)

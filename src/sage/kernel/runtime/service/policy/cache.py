@@ -60,7 +60,7 @@ class ResultCache:
     Raises:
         ConfigError: a value is out of range.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> from sage.kernel.runtime.service.policy.cache_key import cache_key
         >>> clock = ManualClock()

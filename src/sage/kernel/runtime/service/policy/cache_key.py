@@ -38,7 +38,7 @@ def cache_key(
         args: The positional arguments.
         kwargs: The keyword arguments.
 
-    Example:
+    Examples:
         >>> cache_key("get", (1,)) == cache_key("get", (True,))
         False
         >>> cache_key("get", ([1],)) is None

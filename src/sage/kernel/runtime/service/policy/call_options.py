@@ -28,7 +28,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Raises:
         ConfigError: a value is out of range.
 
-    Example:
+    Examples:
         >>> plan = CallPlan().override(CallOptions(timeout=5)).override(CallOptions(idempotent=True))
         >>> plan.timeout, plan.idempotent, plan.retry
         (5, True, None)

@@ -262,7 +262,7 @@ class CallStatistics:
         service: The name of the service.
         clock: Where the time comes from.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> statistics = CallStatistics("cache", ManualClock())
         >>> statistics.begin("get")

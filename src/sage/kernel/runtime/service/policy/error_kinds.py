@@ -27,7 +27,7 @@ def matches(error: BaseException, kinds: Iterable[ErrorKind]) -> bool:
         error: What a call failed with.
         kinds: Classes and names of classes.
 
-    Example:
+    Examples:
         >>> matches(ConnectionResetError(), ["ConnectionError"])
         True
         >>> matches(ServiceCallError("db", "get", "app.NotReady", "wait"), ["NotReady"])
@@ -63,7 +63,7 @@ def _names_of_class(cls: type) -> Iterator[str]:
 def error_type_name(error: BaseException) -> str:
     """Return the name under which a failure is counted: for a method's own exception, its type's.
 
-    Example:
+    Examples:
         >>> error_type_name(ServiceCallError("db", "get", "app.NotReady", "wait"))
         'app.NotReady'
         >>> error_type_name(TimeoutError())

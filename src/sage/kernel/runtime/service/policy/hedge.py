@@ -36,7 +36,7 @@ class HedgePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Raises:
         ConfigError: a value is out of range, or not exactly one of both is given.
 
-    Example:
+    Examples:
         >>> HedgePolicy(quantile=0.95).budget_ratio
         0.05
     """
@@ -68,7 +68,7 @@ class Hedging:
         quantile_of: Returns a quantile of the latency of a method, or `None` if it is not known:
             `CallStatistics.quantile`.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> hedging = Hedging(HedgePolicy(quantile=0.95), ManualClock(), lambda method, part: 0.02)
         >>> hedging.delay("get")

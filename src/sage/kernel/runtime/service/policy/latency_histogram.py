@@ -29,7 +29,7 @@ LONGEST: Final = 2.0**14
 def bucket_of(seconds: float) -> int:
     """Return the number of the bucket in which a latency is counted; longer ones have higher numbers.
 
-    Example:
+    Examples:
         >>> bucket_of(0.0100) == bucket_of(0.0101), bucket_of(0.0100) < bucket_of(0.0110)
         (True, True)
     """
@@ -44,7 +44,7 @@ def bucket_of(seconds: float) -> int:
 def count_buckets(latencies: Sequence[float]) -> dict[int, int]:
     """Return how many of the latencies, sorted, are in each bucket; quicker than one by one.
 
-    Example:
+    Examples:
         >>> list(count_buckets([0.001, 0.001, 0.5]).values())
         [2, 1]
     """
@@ -77,7 +77,7 @@ def quantiles(counts: Mapping[int, int], wanted: tuple[float, ...]) -> tuple[flo
     Raises:
         ValueError: there are no calls.
 
-    Example:
+    Examples:
         >>> counts = {bucket_of(0.001): 98, bucket_of(1.0): 2}
         >>> [round(latency, 3) for latency in quantiles(counts, (0.5, 0.99))]
         [0.001, 1.031]

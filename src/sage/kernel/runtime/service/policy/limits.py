@@ -24,7 +24,7 @@ class CallLimit:
     Raises:
         ConfigError: a limit is not a whole number of at least 1.
 
-    Example:
+    Examples:
         >>> limit = CallLimit(max_calls=1)
         >>> limit.acquire()
         >>> limit.acquire()
@@ -113,7 +113,7 @@ class CallRateLimit:
     Raises:
         ConfigError: a value is out of range.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> clock = ManualClock()
         >>> limit = CallRateLimit(per_second=2, burst=1, clock=clock)

@@ -141,7 +141,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Raises:
             ConfigError: a key is unknown or given twice, or a value is of the wrong type or range.
 
-        Example:
+        Examples:
             >>> config = PolicyConfig.parse({"max_retries": 3}, {"retry": {"jitter": 0}})
             >>> config.call.retry.max_attempts, config.call.retry.jitter
             (4, 0.0)
@@ -171,7 +171,7 @@ def parse_call_options(said: Mapping[str, Any], where: str = "options") -> CallO
     Raises:
         ConfigError: a key is unknown or given twice, or a value is of the wrong type or range.
 
-    Example:
+    Examples:
         >>> parse_call_options({"timeout": 5, "max_retries": 1}).retry.max_attempts
         2
     """

@@ -43,7 +43,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Raises:
         ConfigError: a value is out of range.
 
-    Example:
+    Examples:
         >>> policy = RetryPolicy(initial_delay=1, max_delay=3, jitter=0.0)
         >>> [policy.delay(attempt, lambda: 0.5) for attempt in (1, 2, 3)]
         [1.0, 2.0, 3.0]
@@ -137,7 +137,7 @@ class RetryBudget:
     Raises:
         ConfigError: a value is out of range.
 
-    Example:
+    Examples:
         >>> from sage.testing import ManualClock
         >>> budget = RetryBudget(ManualClock(), ratio=0.5, min_per_second=0, max_tokens=1)
         >>> budget.try_withdraw(), budget.try_withdraw()

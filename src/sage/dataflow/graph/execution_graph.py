@@ -1,0 +1,221 @@
+"""The execution graph: which subtasks there are, in which slots they run, and what joins them.
+
+A *slot* runs one subtask of every operator, in one thread: subtask *i* of an operator runs in slot
+*i*. Records go from one slot to another only through an *exchange*, which stands where the program
+spreads records anew, or where two operators differ in parallelism. What is joined by no exchange is
+one fused loop, as at parallelism 1. One more slot, the last, is the program that submitted the job:
+it runs the sinks that give records back to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sage.common.errors import GraphError
+from sage.dataflow.graph.job_graph import topological_order
+from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
+from sage.dataflow.key_group import MAX_MAX_PARALLELISM, default_max_parallelism
+from sage.dataflow.operator.base import BatchOperator
+from sage.dataflow.operator.keyed import KeyBy
+from sage.dataflow.operator.record_wise import Filter
+from sage.dataflow.operator.source import ReadSource
+from sage.dataflow.operator.timestamps import AssignTimestamps
+
+Spread = Literal["hash", "rebalance", "broadcast", "custom", "global"]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A way by which records go from slot to slot.
+
+    Attributes:
+        number: Its place among the exchanges of the job; the same in all slots.
+        edge: What it stands for.
+        spread: `"hash"`: by key; `"rebalance"`: in turn; `"broadcast"`: to all; `"custom"`: as the
+            function says; `"global"`: to the first.
+        function: With `"custom"`: `function(record, parallelism)` returns the subtask's index.
+        senders: The slots that send.
+        receivers: The slots that receive, by the index of their subtask.
+    """
+
+    number: int
+    edge: Edge
+    spread: Spread
+    function: Callable[[Any, int], int] | None
+    senders: tuple[int, ...]
+    receivers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ExecutionGraph:
+    """The subtasks of a job.
+
+    Attributes:
+        stream_graph: The program.
+        slots: The slots in which each operator has a subtask, by the index of the subtask.
+        exchanges: What joins the slots.
+        splits: The splits of each source that each of its subtasks reads.
+        workers: How many slots there are without that of the submitting program, whose number this is.
+        max_parallelism: How many key groups there are.
+    """
+
+    stream_graph: StreamGraph
+    slots: Mapping[int, tuple[int, ...]]
+    exchanges: tuple[Exchange, ...]
+    splits: Mapping[int, tuple[tuple[str, ...], ...]]
+    workers: int
+    max_parallelism: int
+
+    @property
+    def has_client_slot(self) -> bool:
+        """Whether the submitting program runs a part of the job."""
+        return any(self.workers in slots for slots in self.slots.values())
+
+    def nodes_of(self, slot: int) -> tuple[int, ...]:
+        """Return the operators that a slot runs, each after those that it reads from."""
+        order = topological_order(self.stream_graph)
+        return tuple(node for node in order if slot in self.slots[node])
+
+    def exchange_of(self, edge: Edge) -> Exchange | None:
+        """Return the exchange that stands for an edge; None: records go by a function call."""
+        return next((e for e in self.exchanges if e.edge is edge or e.edge == edge), None)
+
+
+def build_execution_graph(
+    graph: StreamGraph, splits: Mapping[int, Sequence[str]], max_parallelism: int | None = None
+) -> ExecutionGraph:
+    """Lay out the subtasks of a program.
+
+    Args:
+        graph: The program.
+        splits: The splits of each source, by its id: it has no more subtasks than splits.
+        max_parallelism: How many key groups there are; None: as many as the parallelism asks for.
+
+    Raises:
+        GraphError: an operator asks for more subtasks than there are key groups.
+    """
+    counts = _parallelism(graph, splits)
+    workers = max(counts.values())
+    groups = max_parallelism or default_max_parallelism(workers)
+    if workers > groups:
+        raise GraphError(
+            f"parallelism {workers} is more than there are key groups, {groups}; set_max_parallelism "
+            f"takes up to {MAX_MAX_PARALLELISM}"
+        )
+    slots = {
+        node: (workers,) if _at_client(graph.nodes[node]) else tuple(range(count))
+        for node, count in counts.items()
+    }
+    dealt = {node: _deal(names, counts[node]) for node, names in splits.items()}
+    return ExecutionGraph(graph, slots, _exchanges(graph, slots), dealt, workers, groups)
+
+
+def keyed_nodes(graph: StreamGraph) -> set[int]:
+    """Return the operators behind which records have a key: key_by, and what hands it on."""
+    keyed: set[int] = set()
+    for node in topological_order(graph):
+        operator = graph.nodes[node].operator
+        if isinstance(operator, KeyBy) or (
+            isinstance(operator, (Filter, AssignTimestamps))
+            and all(u.tag is None and u.node in keyed for u in graph.nodes[node].inputs[0])
+        ):
+            keyed.add(node)
+    return keyed
+
+
+def is_keyed_input(graph: StreamGraph, keyed: set[int], node: int, index: int) -> bool:
+    """Say whether all records of an input have a key.
+
+    Args:
+        graph: The program.
+        keyed: What `keyed_nodes` returned for it.
+        node: The operator.
+        index: Which of its inputs.
+    """
+    if isinstance(graph.nodes[node].operator, BatchOperator):
+        return False
+    return all(u.tag is None and u.node in keyed for u in graph.nodes[node].inputs[index])
+
+
+def _at_client(node: StreamNode) -> bool:
+    return node.operator.at_client
+
+
+def _parallelism(graph: StreamGraph, splits: Mapping[int, Sequence[str]]) -> dict[int, int]:
+    """Return how many subtasks each operator has.
+
+    What is in a feedback loop has one: what goes round stays in one slot.
+    """
+    counts = {}
+    for node in graph.nodes.values():
+        wanted = node.parallelism
+        if isinstance(node.operator, ReadSource):
+            wanted = min(wanted, max(1, len(splits.get(node.id, ()))))
+        counts[node.id] = wanted
+    counts |= dict.fromkeys(_in_loops(graph), 1)
+    return counts
+
+
+def _in_loops(graph: StreamGraph) -> set[int]:
+    """Return the operators that are reached by what they put out themselves."""
+    return {
+        node
+        for edge in graph.edges
+        if edge.feedback
+        for node in _reached(graph, edge.target) & _reaching(graph, edge.source)
+    }
+
+
+def _reached(graph: StreamGraph, start: int) -> set[int]:
+    found, frontier = {start}, [start]
+    while frontier:
+        fresh = {edge.target for edge in graph.outputs(frontier.pop())} - found
+        found |= fresh
+        frontier += fresh
+    return found
+
+
+def _reaching(graph: StreamGraph, start: int) -> set[int]:
+    found, frontier = {start}, [start]
+    while frontier:
+        fresh = {edge.source for edge in graph.inputs(frontier.pop())} - found
+        found |= fresh
+        frontier += fresh
+    return found
+
+
+def _deal(splits: Sequence[str], subtasks: int) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(splits[subtask::subtasks]) for subtask in range(subtasks))
+
+
+def _exchanges(graph: StreamGraph, slots: Mapping[int, tuple[int, ...]]) -> tuple[Exchange, ...]:
+    keyed, found = keyed_nodes(graph), list[Exchange]()
+    for edge in graph.edges:
+        senders, receivers = slots[edge.source], slots[edge.target]
+        spread = _spread(graph, keyed, edge, senders, receivers)
+        if spread is not None:
+            function = edge.upstream.partitioning.function if spread == "custom" else None
+            found.append(Exchange(len(found), edge, spread, function, senders, receivers))
+    return tuple(found)
+
+
+def _spread(
+    graph: StreamGraph,
+    keyed: set[int],
+    edge: Edge,
+    senders: tuple[int, ...],
+    receivers: tuple[int, ...],
+) -> Spread | None:
+    """Return how the records of an edge are spread; None: they stay in their slot."""
+    if len(receivers) == 1:
+        return None if senders == receivers else "global"
+    said = edge.upstream.partitioning.kind
+    if said in ("broadcast", "custom", "rebalance"):
+        return said
+    source = graph.nodes[edge.source]
+    has_key = is_keyed_input(graph, keyed, edge.target, edge.index)
+    if has_key and (isinstance(source.operator, KeyBy) or senders != receivers):
+        return "hash"
+    return None if senders == receivers else "rebalance"

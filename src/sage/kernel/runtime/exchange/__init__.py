@@ -1,0 +1,1 @@
+"""How records go from slot to slot: routing, channels between processes, and what is said there."""

@@ -1,0 +1,272 @@
+"""`SlotExchange`: one slot's end of all exchanges.
+
+What a slot sends to another arrives in order: batches, how far event time has come, and that nothing
+more will come through an exchange. So a slot that hears of a time has all the records before it.
+
+A slot whose channel is full waits. Meanwhile it takes in what others have sent to it, without working
+on it: otherwise two slots that wait for each other would wait for ever.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sage.common.errors import JobError, MessageTooLargeError
+from sage.common.suggest import shorten
+from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
+from sage.kernel.runtime.exchange.links import Links
+from sage.kernel.runtime.exchange.routing import Router, make_router
+
+Deliver = Callable[[Sequence[Any]], None]
+Time = tuple[int, bool]
+"""How far the time of an operator has come, in milliseconds, and whether it is idle."""
+
+_BATCH: Final = 0
+_TIME: Final = 1
+_END: Final = 2
+_PATIENCE: Final = 0.005
+_MOST_WAITING: Final = 1_000
+_SLOWEST_PATIENCE: Final = 1.0
+
+
+class Receiver(Protocol):
+    """What a slot does with what comes to it."""
+
+    def take_batch(self, exchange: int, values: Sequence[Any]) -> None:
+        """Take records that have come through an exchange."""
+        ...
+
+    def take_times(self, slot: int, times: Mapping[int, Time]) -> None:
+        """Take note of how far the time of operators of another slot has come."""
+        ...
+
+
+@dataclass
+class _Way:
+    """One exchange, as a sender sees it."""
+
+    exchange: Exchange
+    route: Router
+    deliver: Deliver | None
+    pending: dict[int, list[Any]] = field(default_factory=dict)
+
+
+@dataclass
+class ExchangeFigures:
+    """What a slot counts of its exchanges.
+
+    Attributes:
+        sent: Frames sent.
+        sent_bytes: Their bytes.
+        received: Frames received.
+        blocked: Seconds spent waiting for room.
+    """
+
+    sent: int = 0
+    sent_bytes: int = 0
+    received: int = 0
+    blocked: float = 0.0
+
+
+class SlotExchange:
+    """Sends and receives for one slot. For the slot's thread alone.
+
+    Args:
+        graph: The subtasks and what joins them.
+        slot: Whose end this is.
+        links: The channels.
+        batch_size: How many records of a receiver are gathered before they are sent.
+        buffer_timeout: How many seconds they are gathered at most.
+        monotonic: The clock.
+
+    Attributes:
+        figures: What has been counted.
+        check_cancelled: Called while it waits for room; raises when the slot is being cancelled.
+    """
+
+    def __init__(
+        self,
+        graph: ExecutionGraph,
+        slot: int,
+        links: Links,
+        *,
+        batch_size: int,
+        buffer_timeout: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.graph = graph
+        self.slot = slot
+        self.links = links
+        self.figures = ExchangeFigures()
+        self._batch_size = batch_size
+        self._buffer_timeout = buffer_timeout
+        self._monotonic = monotonic
+        self.check_cancelled: Callable[[], None] = lambda: None
+        self._ways: dict[int, _Way] = {}
+        self._since: float | None = None  # when something may first have waited to be sent
+        self._inbox: deque[tuple[int, bytes]] = deque()
+        self._open_senders = {
+            e.number: {sender for sender in e.senders if sender != slot}
+            for e in graph.exchanges
+            if slot in e.receivers
+        }
+        self._told: dict[int, Time] = {}
+
+    # ---- sending
+
+    def sender(self, exchange: Exchange, deliver: Deliver | None, *, packed: bool) -> Deliver:
+        """Return what takes the batches that go into an exchange.
+
+        Args:
+            exchange: The exchange.
+            deliver: Takes those records that stay in this slot; None if it receives none.
+            packed: Whether a record travels as a tuple, its key or its time behind it.
+        """
+        route = make_router(exchange, self.graph.max_parallelism, packed=packed, first=self.slot)
+        way = self._ways[exchange.number] = _Way(exchange, route, deliver)
+
+        def send(values: Sequence[Any]) -> None:
+            for index, part in way.route(values):
+                slot = exchange.receivers[index]
+                if slot == self.slot:
+                    assert way.deliver is not None
+                    way.deliver(part)
+                else:
+                    self._gather(way, slot, part)
+
+        return send
+
+    def _gather(self, way: _Way, slot: int, values: list[Any]) -> None:
+        waiting = way.pending.get(slot)
+        if waiting is None:
+            waiting = way.pending[slot] = values
+        else:
+            waiting += values
+        if len(waiting) >= self._batch_size:
+            del way.pending[slot]
+            self._send_batch(way, slot, waiting)
+
+    def flush_old(self, times: Callable[[], Mapping[int, Time]]) -> None:
+        """Send what has been gathered for long enough."""
+        since, now = self._since, self._monotonic()
+        if since is None:
+            self._since = now
+        elif now - since >= self._buffer_timeout:
+            self.flush(times)
+
+    def flush(self, times: Callable[[], Mapping[int, Time]]) -> None:
+        """Send all that has been gathered, and how far the time of operators of this slot has come.
+
+        Args:
+            times: Returns how far it has come, if all records before it have been given to exchanges.
+        """
+        self._since = None
+        for way in self._ways.values():
+            while way.pending:
+                slot, values = way.pending.popitem()
+                self._send_batch(way, slot, values)
+        news = {node: time for node, time in times().items() if self._told.get(node) != time}
+        if news:
+            self._told |= news
+            frame = _frame(_TIME, 0, news)
+            for slot in self.links.receivers:
+                self._send(slot, frame)
+
+    def end(self, node: int, times: Callable[[], Mapping[int, Time]]) -> None:
+        """Say that an operator of this slot sends nothing more."""
+        ending = [
+            e for e in self.graph.exchanges if e.edge.source == node and self.slot in e.senders
+        ]
+        if ending:
+            self.flush(times)
+        for exchange in ending:
+            for slot in exchange.receivers:
+                if slot != self.slot:
+                    self._send(slot, _frame(_END, exchange.number, None))
+
+    def _send_batch(self, way: _Way, slot: int, values: list[Any]) -> None:
+        try:
+            frame = _frame(_BATCH, way.exchange.number, values)
+        except Exception as error:
+            raise self._unsendable(way.exchange, values, error) from error
+        try:
+            self._send(slot, frame)
+        except MessageTooLargeError as error:
+            if len(values) == 1:
+                raise self._unsendable(way.exchange, values, error) from error
+            half = len(values) // 2
+            self._send_batch(way, slot, values[:half])
+            self._send_batch(way, slot, values[half:])
+
+    def _send(self, slot: int, frame: bytes) -> None:
+        if not self.links.send(slot, frame, 0.0):
+            began = self._monotonic()
+            while not self.links.send(slot, frame, _PATIENCE):
+                self.check_cancelled()
+                # With very much taken in already, others are let wait; not for ever, in case that
+                # this slot waits for them.
+                waited = self._monotonic() - began
+                if len(self._inbox) < _MOST_WAITING or waited > _SLOWEST_PATIENCE:
+                    self._inbox.extend(self.links.receive())
+            self.figures.blocked += self._monotonic() - began
+        self.figures.sent += 1
+        self.figures.sent_bytes += len(frame)
+
+    def _unsendable(self, exchange: Exchange, values: list[Any], error: Exception) -> JobError:
+        nodes, edge = self.graph.stream_graph.nodes, exchange.edge
+        record = next((value for value in values if not _can_be_sent(value)), values[0])
+        return JobError(
+            f"a record cannot go from {nodes[edge.source].name} to {nodes[edge.target].name} in "
+            f"another process: {error}; the record: {shorten(record)}"
+        )
+
+    # ---- receiving
+
+    def receive(self, receiver: Receiver) -> bool:
+        """Hand what has come to `receiver`; say whether there was something."""
+        if not self._inbox:
+            self._inbox.extend(self.links.receive())
+        moved = bool(self._inbox)
+        while self._inbox:
+            slot, frame = self._inbox.popleft()
+            kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
+            self.figures.received += 1
+            if kind == _BATCH:
+                receiver.take_batch(number, body)
+            elif kind == _TIME:
+                receiver.take_times(slot, body)
+            else:
+                self._open_senders[number].discard(slot)
+        return moved
+
+    def has_ended(self, exchange: int) -> bool:
+        """Say whether nothing more comes from other slots through an exchange."""
+        return not self._open_senders[exchange]
+
+    def inputs_of(self, node: int) -> Collection[int]:
+        """Return the numbers of the exchanges through which records come to an operator here."""
+        mine = self._open_senders
+        return [
+            e.number for e in self.graph.exchanges if e.edge.target == node and e.number in mine
+        ]
+
+
+def _frame(kind: int, number: int, body: object) -> bytes:
+    try:
+        return pickle.dumps((kind, number, body), 5)
+    except (AttributeError, pickle.PicklingError, TypeError):
+        import cloudpickle  # for what the main program or a function has defined  # noqa: PLC0415
+
+        return cloudpickle.dumps((kind, number, body), 5)  # type: ignore[no-any-return]
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        _frame(_BATCH, 0, value)
+    except Exception:  # noqa: BLE001 - that is the question
+        return False
+    return True

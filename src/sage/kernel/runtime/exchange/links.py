@@ -1,0 +1,174 @@
+"""The channels between the slots of a job: one for every pair that has something to say.
+
+Each slot has a doorbell, a queue of its own that wakes it: whoever puts a frame into one of its
+channels rings it, and so does whoever wants it to look up from its wait.
+"""
+
+from __future__ import annotations
+
+import queue
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from sage.common.clock import Doorbell
+from sage.common.errors import QueueError
+from sage.dataflow.graph.execution_graph import ExecutionGraph
+from sage.kernel.transport.sage_queue import SageQueue, remove_queue
+
+_BELL_BYTES: Final = 4096
+_MOST_FRAMES: Final = 16
+_LONGEST_WAIT: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The names of the channels of one attempt of a job.
+
+    Attributes:
+        token: Stands for the attempt.
+        slots: The slots that take part.
+        pairs: Which slots send to which.
+        channel_bytes: How much a channel holds.
+    """
+
+    token: str
+    slots: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    channel_bytes: int
+
+    @classmethod
+    def of(cls, graph: ExecutionGraph, token: str, channel_bytes: int) -> Mesh:
+        """Return the channels that the exchanges of a job need."""
+        pairs = {
+            (sender, receiver)
+            for exchange in graph.exchanges
+            for sender in exchange.senders
+            for receiver in exchange.receivers
+            if sender != receiver
+        }
+        slots = tuple(range(graph.workers + graph.has_client_slot))
+        return cls(token, slots, tuple(sorted(pairs)), channel_bytes)
+
+    def bell(self, slot: int) -> str:
+        """Return the name of a slot's doorbell."""
+        return f"{self.token}.bell.{slot}"
+
+    def channel(self, sender: int, receiver: int) -> str:
+        """Return the name of a channel."""
+        return f"{self.token}.{sender}.{receiver}"
+
+    def names(self) -> list[str]:
+        """Return the names of all queues."""
+        bells = [self.bell(slot) for slot in self.slots]
+        return bells + [self.channel(*pair) for pair in self.pairs]
+
+    def create(self) -> None:
+        """Make all queues.
+
+        Raises:
+            QueueError: One cannot be made; none is left behind.
+            OSError: There is no space.
+        """
+        try:
+            for name in self.names():
+                bell = ".bell." in name
+                SageQueue.create(name, _BELL_BYTES if bell else self.channel_bytes).close()
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Remove all queues that are there and that nobody uses any more."""
+        for name in self.names():
+            with suppress(QueueError):
+                remove_queue(name)
+
+
+class QueueBell(Doorbell):
+    """A doorbell that other processes can ring."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._queue = SageQueue.open(name)
+
+    def ring(self) -> None:
+        """Wake the waiting thread, or let its next wait return at once."""
+        ring_bell(self._queue)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until rung, for at most `timeout` seconds; say whether it was rung."""
+        try:
+            self._queue.get_many(64, True, _LONGEST_WAIT if timeout is None else max(0.0, timeout))
+        except (queue.Empty, QueueError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let the queue go."""
+        self._queue.close()
+
+
+def ring_bell(bell: SageQueue) -> None:
+    """Ring, unless it rings already."""
+    with suppress(queue.Full, QueueError):
+        if bell.empty():
+            bell.put_nowait(b"!")
+
+
+class Links:
+    """The channels of one slot. For one thread; only `bell.ring` is for all.
+
+    Args:
+        mesh: All channels.
+        slot: Whose these are.
+
+    Attributes:
+        bell: Wakes the slot.
+    """
+
+    def __init__(self, mesh: Mesh, slot: int) -> None:
+        self.bell = QueueBell(mesh.bell(slot))
+        self._inbound = {s: SageQueue.open(mesh.channel(s, r)) for s, r in mesh.pairs if r == slot}
+        self._outbound = {
+            r: (SageQueue.open(mesh.channel(s, r)), SageQueue.open(mesh.bell(r)))
+            for s, r in mesh.pairs
+            if s == slot
+        }
+
+    @property
+    def receivers(self) -> tuple[int, ...]:
+        """The slots to which this one sends."""
+        return tuple(self._outbound)
+
+    def send(self, slot: int, frame: bytes, timeout: float) -> bool:
+        """Put a frame into the channel to a slot; false if there was no room within `timeout` seconds.
+
+        Raises:
+            MessageTooLargeError: it can never fit.
+        """
+        channel, bell = self._outbound[slot]
+        try:
+            channel.put(frame, timeout > 0, timeout)
+        except queue.Full:
+            return False
+        ring_bell(bell)
+        return True
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Return what has come, with the slot from which it came."""
+        found: list[tuple[int, bytes]] = []
+        for slot, channel in self._inbound.items():
+            if not channel.empty():
+                with suppress(queue.Empty):
+                    found += [(slot, frame) for frame in channel.get_many(_MOST_FRAMES, False)]
+        return found
+
+    def close(self) -> None:
+        """Let all queues go."""
+        self.bell.close()
+        for channel in self._inbound.values():
+            channel.close()
+        for channel, bell in self._outbound.values():
+            channel.close()
+            bell.close()

@@ -1,0 +1,123 @@
+"""Which records go to which subtask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sage.common.errors import GraphError
+from sage.dataflow.graph.execution_graph import Exchange
+from sage.dataflow.key_group import key_group, subtask_of
+
+Router = Callable[[Sequence[Any]], list[tuple[int, list[Any]]]]
+"""Parts a batch: returns pairs of a receiver's index and what it gets, in order; none is empty."""
+
+_MOST_KEYS: Final = 100_000
+
+
+def make_router(
+    exchange: Exchange, max_parallelism: int, *, packed: bool, first: int = 0
+) -> Router:
+    """Return what parts the batches of an exchange.
+
+    Args:
+        exchange: The exchange.
+        max_parallelism: How many key groups there are.
+        packed: Whether a record travels as a tuple, its key or its time behind it.
+        first: The receiver at which turns begin.
+
+    Examples:
+        >>> from sage.dataflow.graph.stream_graph import Edge
+        >>> from sage.dataflow.graph.transformation import Upstream
+        >>> edge = Edge(0, 1, 0, Upstream(0))
+        >>> deal = make_router(
+        ...     Exchange(0, edge, "rebalance", None, (0,), (0, 1)), 128, packed=False
+        ... )
+        >>> deal(["a", "b", "c"])
+        [(0, ['a', 'c']), (1, ['b'])]
+    """
+    count = len(exchange.receivers)
+    if exchange.spread == "hash":
+        return _ByKey(max_parallelism, count)
+    if exchange.spread == "rebalance":
+        return _InTurn(count, first)
+    if exchange.spread == "broadcast":
+        return lambda values: [(index, list(values)) for index in range(count)]
+    if exchange.spread == "custom":
+        assert exchange.function is not None
+        return _ByFunction(exchange.function, count, packed=packed)
+    return lambda values: [(0, list(values))]
+
+
+class _Places(dict[Any, int]):
+    """The receiver of each key seen lately."""
+
+    def __init__(self, max_parallelism: int, count: int) -> None:
+        super().__init__()
+        self._groups = max_parallelism
+        self._count = count
+
+    def __missing__(self, key: Any) -> int:
+        if len(self) >= _MOST_KEYS:
+            self.clear()
+        place = subtask_of(key_group(key, self._groups), self._groups, self._count)
+        self[key] = place
+        return place
+
+
+class _ByKey:
+    """Sends the records of a key to the subtask that owns its key group."""
+
+    def __init__(self, max_parallelism: int, count: int) -> None:
+        self._places = _Places(max_parallelism, count)
+        self._count = count
+
+    def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
+        """Part a batch; the key stands behind the record."""
+        parts: list[list[Any]] = [[] for _ in range(self._count)]
+        puts, places = [part.append for part in parts], self._places
+        for value in values:
+            puts[places[value[1]]](value)
+        return [(index, part) for index, part in enumerate(parts) if part]
+
+
+class _InTurn:
+    """Deals records out, each to the next subtask."""
+
+    def __init__(self, count: int, first: int) -> None:
+        self._count = count
+        self._next = first % count
+
+    def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
+        """Part a batch; the next one goes on where this one ended."""
+        count, start = self._count, self._next
+        self._next = (start + len(values)) % count
+        parts = [((start + turn) % count, list(values[turn::count])) for turn in range(count)]
+        return [(index, part) for index, part in parts if part]
+
+
+class _ByFunction:
+    """Sends each record where the user's function says."""
+
+    def __init__(self, function: Callable[[Any, int], int], count: int, *, packed: bool) -> None:
+        self._function = function
+        self._count = count
+        self._packed = packed
+
+    def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
+        """Part a batch.
+
+        Raises:
+            GraphError: the function returned no index of a subtask.
+        """
+        parts: list[list[Any]] = [[] for _ in range(self._count)]
+        for value in values:
+            record = value[0] if self._packed else value
+            index = self._function(record, self._count)
+            if type(index) is not int or not 0 <= index < self._count:
+                raise GraphError(
+                    f"the function of partition_custom() returned {index!r}; it must return a whole "
+                    f"number from 0 to {self._count - 1}"
+                )
+            parts[index].append(value)
+        return [(index, part) for index, part in enumerate(parts) if part]

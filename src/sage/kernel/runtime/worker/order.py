@@ -1,0 +1,219 @@
+"""What a worker is told, and what it tells; all of it travels pickled between a job's own processes."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import traceback
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import cloudpickle
+
+from sage.common.errors import JobError
+from sage.dataflow.graph.execution_graph import ExecutionGraph
+from sage.kernel.runtime.exchange.links import Mesh
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.service_address import ServiceAddress
+from sage.kernel.state.backend import StateBackend
+
+STOP: Final = b"S"
+CANCEL: Final = b"C"
+
+
+@dataclass(frozen=True)
+class SlotSettings:
+    """What all slots of a job are told alike.
+
+    Attributes:
+        job_name: The name of the environment.
+        batch_size: How many records at most travel together.
+        buffer_size: How many records a live source may be read ahead.
+        buffer_timeout: How many seconds records wait at most to be sent together.
+        state: What keeps the state that functions declare.
+        services_token: Stands for the environment's services.
+        services: Where they are.
+        middleware: What is around every call.
+    """
+
+    job_name: str
+    batch_size: int
+    buffer_size: int
+    buffer_timeout: float
+    state: StateBackend
+    services_token: str
+    services: tuple[ServiceAddress, ...]
+    middleware: tuple[ServiceMiddleware, ...]
+
+
+@dataclass(frozen=True)
+class WorkerOrder:
+    """What a worker runs.
+
+    Attributes:
+        graph: The subtasks of the job.
+        mesh: The channels between them.
+        slot: Which of the slots it is.
+        settings: What all are told.
+    """
+
+    graph: ExecutionGraph
+    mesh: Mesh
+    slot: int
+    settings: SlotSettings
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the operators of a slot have counted so far, and how many records its sources will give."""
+
+    values: dict[tuple[int, str], int]
+    totals: list[int | None]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line of a log."""
+
+    logger: str
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Whole lines that a function has printed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The slot has done all it had to do."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The slot has failed.
+
+    Attributes:
+        error: The exception, pickled; None if it cannot be.
+        text: Its traceback.
+    """
+
+    error: bytes | None
+    text: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """Wrap an exception up, with its causes."""
+        chain, step = [error], error.__cause__
+        while step is not None and len(chain) < _MOST_CAUSES:
+            chain.append(step)
+            step = step.__cause__
+        text = "".join(traceback.format_exception(error))
+        while chain:
+            try:
+                pickled: bytes = cloudpickle.dumps(chain)
+                pickle.loads(pickled)  # noqa: S301 - made just now
+            except Exception:  # noqa: BLE001 - many exceptions cannot; then their text must do
+                chain.pop()
+            else:
+                return cls(pickled, text)
+        return cls(None, text)
+
+    def unwrap(self, worker: str) -> BaseException:
+        """Return the exception again."""
+        chain = list[BaseException]()
+        if self.error is not None:
+            try:
+                chain = pickle.loads(self.error)  # noqa: S301 - from a process of this very job
+            except Exception:  # noqa: BLE001 - its class is not to be had here
+                chain = []
+        if not chain:
+            return JobError(f"{worker} failed:\n{self.text}")
+        for error, cause in itertools.pairwise(chain):
+            error.__cause__ = cause
+        chain[0].add_note(f"In {worker}.")
+        return chain[0]
+
+
+_MOST_CAUSES: Final = 8
+_LENGTH_BYTES: Final = 4
+
+Message = Counted | Logged | Printed | Ended | Failed
+
+
+def write_message(pipe: IO[bytes], message: Message) -> None:
+    """Write a message into a pipe."""
+    frame = pickle.dumps(message, 5)
+    pipe.write(len(frame).to_bytes(_LENGTH_BYTES, "big") + frame)
+    pipe.flush()
+
+
+def read_message(pipe: IO[bytes]) -> Message | None:
+    """Read a message from a pipe; None if there will be no more."""
+    head = _read(pipe, _LENGTH_BYTES)
+    frame = _read(pipe, int.from_bytes(head, "big")) if len(head) == _LENGTH_BYTES else b""
+    if not frame or len(head) < _LENGTH_BYTES or len(frame) < int.from_bytes(head, "big"):
+        return None  # also where it was killed in the midst of one
+    message: Message = pickle.loads(frame)  # noqa: S301 - from a process of this very job
+    return message
+
+
+def _read(pipe: IO[bytes], length: int) -> bytes:
+    data = b""
+    while len(data) < length and (piece := pipe.read(length - len(data))):
+        data += piece
+    return data
+
+
+def pickle_order(order: WorkerOrder) -> bytes:
+    """Pickle an order.
+
+    Raises:
+        JobError: something of the program cannot be; the message names the operator.
+    """
+    try:
+        return cloudpickle.dumps(order)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise JobError(_what_is_wrong(order, error)) from error
+
+
+def _what_is_wrong(order: WorkerOrder, error: Exception) -> str:
+    told = "the program cannot be sent to a worker process"
+    for node in order.graph.stream_graph.nodes.values():
+        if not _can_be_pickled(node):
+            what = _culprit(node.operator)
+            return f"{told}: {node.name} cannot be pickled{what}: {error}"
+    return f"{told}: {error}"
+
+
+def _culprit(operator: Any) -> str:
+    """Return which attribute of which function cannot be pickled, if that can be said."""
+    for spec in operator.functions:
+        attributes = vars(spec.target) if hasattr(spec.target, "__dict__") else {}
+        parts = {
+            **{f"attribute {name!r}": value for name, value in attributes.items()},
+            **{f"argument {i}": value for i, value in enumerate(spec.args)},
+            **{f"argument {name!r}": value for name, value in spec.kwargs.items()},
+            **_captured(spec.target),
+        }
+        for name, value in parts.items():
+            if not _can_be_pickled(value):
+                return f", because of the {name} of {spec.name}"
+    return ""
+
+
+def _captured(function: Any) -> dict[str, Any]:
+    cells = getattr(function, "__closure__", None) or ()
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    return {f"variable {n!r}": cell.cell_contents for n, cell in zip(names, cells, strict=False)}
+
+
+def _can_be_pickled(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:  # noqa: BLE001 - that is the question
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""`WorkerTask`: stands in this process for a slot that runs in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import IO, Any, Final
+
+from sage.common.errors import JobError
+from sage.common.log import get_logger
+from sage.dataflow.graph.job_graph import JobVertex
+from sage.kernel.runtime.task.counters import Counters
+from sage.kernel.runtime.task.expansion import TaskCancelled
+from sage.kernel.runtime.worker.order import (
+    CANCEL,
+    STOP,
+    Counted,
+    Ended,
+    Failed,
+    Logged,
+    Message,
+    Printed,
+    WorkerOrder,
+    pickle_order,
+    read_message,
+)
+
+_PATIENCE: Final = 5.0
+
+
+class WorkerTask:
+    """Runs a slot in a process of its own; `run` returns when that has ended.
+
+    Args:
+        order: What it runs.
+        counters: Where to note what it has counted.
+
+    Attributes:
+        vertex: The operators of the slot.
+        has_ended: Always false: a slot that has nothing to do is not made.
+        left_early: Always false: none leaves before its input has ended.
+    """
+
+    has_ended: Final = False
+    left_early: Final = False
+
+    def __init__(self, order: WorkerOrder, counters: Counters) -> None:
+        self.vertex = JobVertex(order.slot, order.graph.nodes_of(order.slot), f"slot {order.slot}")
+        self._name = f"worker {order.slot}"
+        self._order: bytes | None = pickle_order(order)
+        self._counters = counters
+        self._totals: list[int | None] = []
+        self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._said: list[bytes] = []
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if it has been started."""
+        return None if self._process is None else self._process.pid
+
+    def run(self) -> None:
+        """Start the process and listen to it until it ends.
+
+        Raises:
+            OperatorError: a function, source or sink failed.
+            JobError: the process died.
+            TaskCancelled: the slot was cancelled.
+        """
+        if b"C" in self._said:
+            raise TaskCancelled
+        self._start()
+        process = self._process
+        assert process is not None
+        try:
+            last = self._listen(process)
+            code = self._wait_end(process)
+        finally:
+            self._let_go(process)
+        if CANCEL in self._said:
+            raise TaskCancelled
+        if isinstance(last, Failed):
+            raise last.unwrap(self._name)
+        if last is None:
+            raise JobError(f"{self._name} died ({_how(code)})")
+
+    def stop(self) -> None:
+        """Let the sources end here."""
+        self._say(STOP)
+
+    def cancel(self) -> None:
+        """Leave off after the batch at hand; a process that does not is killed."""
+        self._say(CANCEL)
+
+    def total_counts(self) -> list[int | None]:
+        """Return how many records each source of the slot will give."""
+        return self._totals
+
+    def query_state(self, uid: str, name: str, key: Any) -> Any:
+        """State in another process cannot be read.
+
+        Raises:
+            JobError: always.
+        """
+        raise JobError("the state of a job cannot be read from outside at a parallelism above 1")
+
+    # ---- the process
+
+    def _start(self) -> None:
+        with os.fdopen(os.memfd_create("sage-worker-order"), "wb") as file:
+            level = logging.getLogger("sage").getEffectiveLevel()
+            pickle.dump((sys.path, level, self._order), file)
+            file.flush()
+            self._order = None
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
+                [sys.executable, "-m", "sage.kernel.runtime.worker", str(file.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                pass_fds=(file.fileno(),),
+            )
+        with self._lock:
+            self._process = process
+            for command in self._said:
+                _write(process.stdin, command)
+
+    def _say(self, command: bytes) -> None:
+        with self._lock:
+            self._said.append(command)
+            if self._process is not None:
+                _write(self._process.stdin, command)
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> Message | None:
+        """Take what the process tells; return its last word, None if it said none."""
+        assert process.stdout is not None
+        while (message := read_message(process.stdout)) is not None:
+            if isinstance(message, (Ended, Failed)):
+                return message
+            self._heard(message)
+        return None
+
+    def _heard(self, message: Message) -> None:
+        if isinstance(message, Counted):
+            self._counters.replace(message.values)
+            self._totals = message.totals
+        elif isinstance(message, Logged):
+            logging.getLogger(message.logger).log(message.level, "%s", message.text)
+        elif isinstance(message, Printed):
+            sys.stdout.write(message.text)
+
+    def _wait_end(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._logger.warning("the process did not end in time and is killed")
+            process.kill()
+            return process.wait()
+
+    def _let_go(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        with self._lock:
+            self._process = None
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _write(pipe: IO[bytes] | None, command: bytes) -> None:
+    with suppress(BrokenPipeError, ValueError):  # it has ended
+        if pipe is not None:
+            pipe.write(command)
+            pipe.flush()
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
