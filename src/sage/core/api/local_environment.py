@@ -18,6 +18,7 @@ from sage.core.api.progress import show_progress, wants_progress
 from sage.core.api.recovery_settings import make_recovery
 from sage.kernel.jobmanager.job import Job, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
+from sage.kernel.jobmanager.restore import layout_details
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.task.operator_context import JobContext
 
@@ -228,6 +229,7 @@ class LocalEnvironment(BaseEnvironment):
             ServiceManager(self),
             state=self._state_backend,
         )
+        workers = plan_workers(plan.stream_graph, settings, context, self.services)
         recovery = make_recovery(
             self.name,
             self._config,
@@ -236,11 +238,11 @@ class LocalEnvironment(BaseEnvironment):
             self._fail_job,
             from_savepoint=self._from_savepoint,
             allow_non_restored_state=self._allow_non_restored,
+            layout=None if workers is None else layout_details(workers.graph),
         )
         self._from_savepoint = None  # it was for this job alone
         context = replace(context, checkpoints=recovery.checkpoints is not None)
         try:
-            workers = plan_workers(plan.stream_graph, settings, context, self.services)
             self.services.start_all()
         except BaseException:
             if recovery.checkpoints is not None:

@@ -29,11 +29,6 @@ def plan_workers(
     """
     if all(node.parallelism == 1 for node in graph.nodes.values()):
         return None
-    if context.checkpoints:
-        raise ConfigError(
-            "this version takes checkpoints of jobs in one process only: set the parallelism to 1, or "
-            "leave checkpoints off"
-        )
     if not isinstance(context.clock, SystemClock):
         raise ConfigError("a job in several processes goes by the system's clock: leave clock= out")
     # What it takes to start processes is imported by those who do.

@@ -33,6 +33,7 @@ def make_recovery(
     *,
     from_savepoint: str | None = None,
     allow_non_restored_state: bool = False,
+    layout: Mapping[str, Any] | None = None,
 ) -> Recovery:
     """Return how a job keeps its state and goes on after a failure.
 
@@ -47,6 +48,7 @@ def make_recovery(
         fail_job: Called when too many checkpoints have failed.
         from_savepoint: The directory of a savepoint.
         allow_non_restored_state: Leave out state that the program has no operator for.
+        layout: How its subtasks are laid out over processes; None: it runs in one.
 
     Raises:
         ConfigError: a setting is not usable, or a state has no operator.
@@ -59,9 +61,11 @@ def make_recovery(
     recovery = Recovery(parse_restart_strategy(_only(config, RESTART_KEYS), default))
     restored = RestoredJob()
     if from_savepoint is not None:
-        restored = _read_savepoint(from_savepoint, uids, allow_non_restored_state)
+        restored = _read_savepoint(from_savepoint, uids, allow_non_restored_state, layout)
     if takes:
-        restored = _add_checkpoints(recovery, job, checkpoints, uids, clock, fail_job, restored)
+        restored = _add_checkpoints(
+            recovery, job, checkpoints, uids, clock, fail_job, restored, layout
+        )
     recovery.restored = restored
     if recovery.checkpoints is not None:
         recovery.checkpoints.ended = restored.final_states
@@ -76,18 +80,20 @@ def _add_checkpoints(  # noqa: PLR0917 - what a store of checkpoints is made of
     clock: Clock,
     fail_job: Callable[[str], None],
     savepoint: RestoredJob,
+    layout: Mapping[str, Any] | None,
 ) -> RestoredJob:
     path = default_directory() if config.path is None else Path(config.path)
     job = directory_name(job)
     store = FileCheckpointStore(path, job, config.retained)
     get_logger("checkpoint").info("checkpoints of job %r go to %s", job, store.directory)
     try:
-        latest = partial(_read_latest, store, uids)
+        latest = partial(_read_latest, store, uids, layout)
         found = None if savepoint.checkpoint_id else latest()
     except BaseException:
         store.close()
         raise
     recovery.checkpoints = Checkpointing(job, config, store, clock, fail_job)
+    recovery.checkpoints.layout = dict(layout or {})
     recovery.read_latest = latest
     recovery.delete_on_cancel = config.on_cancel == "delete"
     if found is not None:
@@ -114,15 +120,25 @@ def directory_name(job: str) -> str:
     return f"{plain.lstrip('.-')}-{hashlib.blake2b(job.encode(), digest_size=4).hexdigest()}"
 
 
-def _read_latest(store: FileCheckpointStore, uids: Collection[str]) -> RestoredJob | None:
+def _read_latest(
+    store: FileCheckpointStore, uids: Collection[str], layout: Mapping[str, Any] | None
+) -> RestoredJob | None:
     metadata = store.latest()
-    return None if metadata is None else restore_job(metadata, store.read, uids)
+    return None if metadata is None else restore_job(metadata, store.read, uids, layout=layout)
 
 
-def _read_savepoint(directory: str, uids: Collection[str], allow: bool) -> RestoredJob:
+def _read_savepoint(
+    directory: str, uids: Collection[str], allow: bool, layout: Mapping[str, Any] | None
+) -> RestoredJob:
     savepoint = Savepoint(Path(directory))
     savepoint.verify()
-    return restore_job(savepoint.metadata, savepoint.read, uids, allow_non_restored_state=allow)
+    return restore_job(
+        savepoint.metadata,
+        savepoint.read,
+        uids,
+        allow_non_restored_state=allow,
+        layout=layout,
+    )
 
 
 def _only(config: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:

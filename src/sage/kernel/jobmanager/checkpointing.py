@@ -40,8 +40,12 @@ from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk, SubtaskSt
 from sage.kernel.checkpoint.protocol import CheckpointCoordinator
 from sage.kernel.checkpoint.store import CheckpointStore
 from sage.kernel.jobmanager.restore import EndedTasks
+from sage.kernel.runtime.task.checkpoint_orders import (
+    CheckpointedTask,
+    CheckpointReports,
+    TakeState,
+)
 from sage.kernel.runtime.task.operator_state import StatePart
-from sage.kernel.runtime.task.task import Task
 
 Fact = Callable[[], list[Decision]]
 Chain = tuple[Chunk, ...]
@@ -56,12 +60,10 @@ class _Running:
     Attributes:
         task: The task.
         chains: The state of its operators as the last checkpoint holds it, by their uid.
-        last_checkpoint: The last one for which its state was taken.
     """
 
-    task: Task
+    task: CheckpointedTask
     chains: dict[str, Chain] = field(default_factory=dict)
-    last_checkpoint: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Checkpointing:
     Attributes:
         statistics: What became of the checkpoints so far.
         ended: What the next attempt needs to know of tasks that had ended.
+        layout: How the subtasks are laid out over processes; kept in every checkpoint.
         first_id: The number of the first checkpoint of this job; those before are of earlier runs.
     """
 
@@ -127,13 +130,14 @@ class Checkpointing:
         self._thread = threading.Thread(target=self._run, name="sage-checkpoints", daemon=True)
         self.statistics = CheckpointStatistics()
         self.ended = EndedTasks()
+        self.layout: dict[str, Any] = {}
 
     # ---- for the job
 
     def begin_attempt(
         self,
         number: int,
-        tasks: Mapping[Subtask, Task],
+        tasks: Mapping[Subtask, CheckpointedTask],
         uids: Mapping[Subtask, Collection[str]],
     ) -> None:
         """Take checkpoints of these tasks from now on; when it returns, they may begin and end.
@@ -146,7 +150,9 @@ class Checkpointing:
 
         def begin() -> list[Decision]:
             last = self._store.next_id() - 1  # a sink must never see a number of before again
-            self._running = {s: _Running(task, last_checkpoint=last) for s, task in tasks.items()}
+            for task in tasks.values():
+                task.last_checkpoint = last
+            self._running = {subtask: _Running(task) for subtask, task in tasks.items()}
             self._uids = uids
             upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys(uids, ())
             try:
@@ -166,12 +172,9 @@ class Checkpointing:
         now = self._clock.monotonic
         self._tell(lambda: self._coordinator.subtask_failed(subtask, attempt, reason, now()))
 
-    def task_ended(self, subtask: Subtask, attempt: int, task: Task) -> None:
-        """Take the final state of a task; called in the task's thread when its input has ended."""
-        running = self._running[subtask]
-        number = running.last_checkpoint + 1
-        parts = task.take_state(number, lambda uid: True)
-        self._tell(partial(self._ended, subtask, attempt, parts, running.last_checkpoint))
+    def reports(self, subtask: Subtask, attempt: int) -> CheckpointReports:
+        """Return who a task of an attempt answers to."""
+        return _Reports(self, subtask, attempt)
 
     def request(self, target: str | None = None, *, leave: bool = False) -> Future[str]:
         """Ask for a checkpoint, or a savepoint into the directory `target`.
@@ -269,7 +272,7 @@ class Checkpointing:
                 self._abort(decision)
             case NotifyComplete():
                 for subtask in decision.subtasks:
-                    self._running[subtask].task.order(partial(self._commit, subtask, decision))
+                    self._running[subtask].task.commit_checkpoint(decision.checkpoint_id)
             case Reject():
                 self._answer(decision.request, CheckpointError(decision.reason))
             case FailJob():
@@ -281,41 +284,42 @@ class Checkpointing:
             self._store.begin(trigger.checkpoint_id)
         except CheckpointError as error:
             subtask = trigger.subtasks[0]
-            self._decline(subtask, trigger, str(error))
+            self.decline(subtask, trigger.checkpoint_id, trigger.attempt, str(error))
             return
-        for subtask in trigger.subtasks:
-            self._running[subtask].task.order(partial(self._take, subtask, trigger))
-
-    def _take(self, subtask: Subtask, trigger: Trigger, task: Task) -> None:
-        """Take the state of a task; called in the task's thread."""
-        if task.input_ended:  # meanwhile: its final state, which was told before this, will count
-            return
-        running, request = self._running[subtask], trigger.request
+        request = trigger.request
         savepoint = request is not None and request.target is not None
-        running.last_checkpoint = trigger.checkpoint_id
-        chains = {} if savepoint or not self._config.incremental else running.chains
-        try:
-            parts = task.take_state(
-                trigger.checkpoint_id, lambda uid: needs_full(chains.get(uid, ()))
-            )
-        except Exception as error:  # noqa: BLE001 - told: the checkpoint fails, the task goes on
-            self._decline(subtask, trigger, str(error))
-            return
-        if request is not None and request.request_id in self._leaving:
-            task.hold()
-        self._tell(partial(self._acknowledge, subtask, trigger, parts))
+        hold = request is not None and request.request_id in self._leaving
+        for subtask in trigger.subtasks:
+            running = self._running[subtask]
+            chains = {} if savepoint or not self._config.incremental else running.chains
+            increments = frozenset(uid for uid, chain in chains.items() if not needs_full(chain))
+            running.task.take_checkpoint(TakeState(trigger.checkpoint_id, increments, hold))
 
-    def _decline(self, subtask: Subtask, trigger: Trigger, reason: str) -> None:
-        now, number = self._clock.monotonic, trigger.checkpoint_id
-        self._tell(
-            lambda: self._coordinator.decline(subtask, number, trigger.attempt, reason, now())
-        )
+    def decline(self, subtask: Subtask, number: int, attempt: int, reason: str) -> None:
+        """Take note that the state of a task could not be taken; from any thread."""
+        now = self._clock.monotonic
+        self._tell(lambda: self._coordinator.decline(subtask, number, attempt, reason, now()))
+
+    def acknowledge(
+        self, subtask: Subtask, number: int, attempt: int, parts: Mapping[str, StatePart]
+    ) -> None:
+        """Take the state of a task; from any thread."""
+        self._tell(partial(self._acknowledge, subtask, number, attempt, parts))
+
+    def end_input(
+        self, subtask: Subtask, attempt: int, parts: Mapping[str, StatePart], last: int
+    ) -> None:
+        """Take the final state of a task; from any thread."""
+        self._tell(partial(self._ended, subtask, attempt, parts, last))
+
+    def note_commit(self, subtask: Subtask, number: int, attempt: int) -> None:
+        """Take note that the sinks of a task have committed; from any thread."""
+        self._tell(partial(self._committed, subtask, number, attempt))
 
     def _acknowledge(
-        self, subtask: Subtask, trigger: Trigger, parts: Mapping[str, StatePart]
+        self, subtask: Subtask, number: int, attempt: int, parts: Mapping[str, StatePart]
     ) -> list[Decision]:
         now = self._clock.monotonic
-        number, attempt = trigger.checkpoint_id, trigger.attempt
         if attempt != self._coordinator.attempt or self._coordinator.pending_id != number:
             return []
         try:
@@ -381,6 +385,7 @@ class Checkpointing:
             self._clock.now_ms(),
             tuple(_subtask_state(s, n, self._uids[s]) for s, n in checkpoint.snapshots.items()),
             attempt=checkpoint.attempt,
+            details=self.layout,
         )
         request = checkpoint.request
         try:
@@ -419,7 +424,7 @@ class Checkpointing:
     def _let_leave(self, number: int) -> None:
         """Let the tasks commit what a last savepoint holds, and end."""
         for running in self._running.values():
-            running.task.order(partial(_commit_and_leave, number))
+            running.task.commit_checkpoint(number, leave=True)
 
     def _abort(self, abort: Abort) -> None:
         self._logger.warning("checkpoint %d was given up: %s", abort.checkpoint_id, abort.reason)
@@ -428,26 +433,20 @@ class Checkpointing:
         failed = self.statistics.failed + 1
         self.statistics = CheckpointStatistics(**{**vars(self.statistics), "failed": failed})
         self._answer(abort.request, CheckpointError(abort.reason))
-        if abort.request is not None and abort.request.request_id in self._leaving:
+        if abort.request is not None:
             self._leaving.discard(abort.request.request_id)
-            for running in self._running.values():
-                running.task.order(Task.go_on)
+        for running in self._running.values():
+            running.task.abort_checkpoint(abort.checkpoint_id)
 
     def _break_chains(self) -> None:
         for running in self._running.values():
             running.chains = {}
 
-    def _commit(self, subtask: Subtask, notice: NotifyComplete, task: Task) -> None:
-        """Let the sinks of a task commit; called in the task's thread."""
-        task.commit(notice.checkpoint_id)
-        self._tell(partial(self._committed, subtask, notice))
-
-    def _committed(self, subtask: Subtask, notice: NotifyComplete) -> list[Decision]:
-        number, attempt = notice.checkpoint_id, notice.attempt
+    def _committed(self, subtask: Subtask, number: int, attempt: int) -> list[Decision]:
         decisions = self._coordinator.notify_acknowledged(subtask, number, attempt)
         if self._coordinator.all_committed:
             for running in self._running.values():
-                running.task.order(Task.leave)
+                running.task.leave_now()
         return decisions
 
     def _answer(self, request: Request | None, answer: str | CheckpointError) -> None:
@@ -485,9 +484,29 @@ def _subtask_state(
     return SubtaskState(subtask.task, subtask.number, chunks, snapshot.ended, details)
 
 
-def _commit_and_leave(number: int, task: Task) -> None:
-    task.commit(number)
-    task.leave()
+@dataclass(frozen=True)
+class _Reports:
+    """Implements `CheckpointReports` for one task of one attempt."""
+
+    checkpointing: Checkpointing
+    subtask: Subtask
+    attempt: int
+
+    def state_taken(self, checkpoint_id: int, parts: Mapping[str, StatePart]) -> None:
+        """Hand the state on."""
+        self.checkpointing.acknowledge(self.subtask, checkpoint_id, self.attempt, parts)
+
+    def state_refused(self, checkpoint_id: int, reason: str) -> None:
+        """Hand the reason on."""
+        self.checkpointing.decline(self.subtask, checkpoint_id, self.attempt, reason)
+
+    def input_ended(self, last_checkpoint: int, parts: Mapping[str, StatePart]) -> None:
+        """Hand the final state on."""
+        self.checkpointing.end_input(self.subtask, self.attempt, parts, last_checkpoint)
+
+    def committed(self, checkpoint_id: int) -> None:
+        """Hand it on."""
+        self.checkpointing.note_commit(self.subtask, checkpoint_id, self.attempt)
 
 
 def _nothing(then: Callable[[], object]) -> list[Decision]:

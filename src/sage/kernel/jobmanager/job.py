@@ -23,8 +23,9 @@ from sage.kernel.checkpoint.errors import CheckpointError
 from sage.kernel.checkpoint.messages import Subtask
 from sage.kernel.jobmanager.checkpointing import Checkpointing, CheckpointStatistics
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
-from sage.kernel.jobmanager.recovery import Recovery, task_name
+from sage.kernel.jobmanager.recovery import SLOT, Recovery, task_name
 from sage.kernel.jobmanager.restore import RestoredJob
+from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
 from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import empty_engine_frames
@@ -158,12 +159,16 @@ class Job:
     def _make_tasks(self, restored: RestoredJob) -> Sequence[Task | WorkerTask]:
         """Make the tasks of an attempt."""
         if self._workers is not None:
-            return self._workers.make_tasks(self._context, self._counters)
+            return self._workers.make_tasks(
+                self._context,
+                self._counters,
+                restored,
+                lambda slot: self._reports(Subtask(SLOT, slot)),
+            )
         return self._make_tasks_here(restored)
 
     def _make_tasks_here(self, restored: RestoredJob) -> list[Task]:
         """Make the tasks of this process; those that had ended have only to commit what was left."""
-        saves = self._recovery.checkpoints is not None
         tasks = []
         for vertex, counters in zip(self.graph.vertices, self._counters, strict=True):
             sources = self._uids(vertex, ReadSource)
@@ -175,7 +180,7 @@ class Job:
                 counters,
                 restored=restored.states,
                 has_ended=has_ended,
-                on_end=self._input_ended if saves else None,
+                reports=self._reports(Subtask(task_name(vertex.id))),
             )
             tasks.append(task)
         return tasks
@@ -187,11 +192,10 @@ class Job:
 
     def _start_tasks(self) -> None:
         if self._recovery.checkpoints is not None:
-            here = [task for task in self._tasks if isinstance(task, Task)]
-            running = [task for task in here if not task.has_ended]
-            tasks = {Subtask(task_name(task.vertex.id)): task for task in running}
-            uids = {Subtask(task_name(v.id)): self._uids(v) for v in self.graph.vertices}
-            self._recovery.checkpoints.begin_attempt(self._attempt, tasks, uids)
+            tasks = {self._subtask(task.vertex): task for task in self._tasks}
+            uids = {subtask: self._uids(task.vertex) for subtask, task in tasks.items()}
+            running = {subtask: task for subtask, task in tasks.items() if not task.has_ended}
+            self._recovery.checkpoints.begin_attempt(self._attempt, running, uids)
         for number, task in enumerate(self._tasks):
             name = f"sage-{self.name}-{task.vertex.id + 1}"
             thread = threading.Thread(
@@ -202,10 +206,16 @@ class Job:
             except RuntimeError as error:
                 self._give_up(error, len(self._tasks) - number)
 
-    def _input_ended(self, task: Task) -> None:
-        assert self._recovery.checkpoints is not None
-        subtask = Subtask(task_name(task.vertex.id))
-        self._recovery.checkpoints.task_ended(subtask, self._attempt, task)
+    def _subtask(self, vertex: JobVertex) -> Subtask:
+        """Return the name under which the state of a task is kept."""
+        if self._workers is not None:
+            return Subtask(SLOT, vertex.id)
+        return Subtask(task_name(vertex.id))
+
+    def _reports(self, subtask: Subtask) -> CheckpointReports | None:
+        """Return who a task of this attempt answers to."""
+        checkpoints = self._recovery.checkpoints
+        return None if checkpoints is None else checkpoints.reports(subtask, self._attempt)
 
     def _give_up(self, error: RuntimeError, left: int) -> NoReturn:
         """End the job whose last `left` tasks have no thread to run in."""
@@ -391,7 +401,7 @@ class Job:
         checkpoints = self._recovery.checkpoints
         for task in self._tasks:
             if checkpoints is not None:
-                subtask = Subtask(task_name(task.vertex.id))
+                subtask = self._subtask(task.vertex)
                 checkpoints.task_failed(subtask, self._attempt, str(error))
             task.cancel()
 
@@ -418,6 +428,7 @@ class Job:
     def _begin_attempt(self) -> bool:
         try:
             restored = self._recovery.latest()
+            self._attempt += 1
             tasks = self._make_tasks(restored)
         except Exception as error:
             self.logger.exception("job %r cannot be restored", self.name)
@@ -432,7 +443,6 @@ class Job:
                 if self._workers is not None:
                     self._workers.close()
                 return False
-            self._attempt += 1
             self.error = None
             self._tasks = tasks
             self._left = len(self._tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from sage.kernel.checkpoint.restart_strategy import NoRestart, RestartStrategy
 from sage.kernel.jobmanager.checkpointing import Checkpointing
@@ -46,6 +47,10 @@ class Recovery:
             and self.restored.from_savepoint
             and found.checkpoint_id < self.checkpoints.first_id
         )
+
+
+SLOT: Final = "slot"
+"""The name under which the states of all slots are kept."""
 
 
 def task_name(vertex: int) -> str:

@@ -12,8 +12,10 @@ from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import WriteSink
+from sage.kernel.jobmanager.restore import RestoredJob
 from sage.kernel.runtime.exchange.exchange import SlotExchange
 from sage.kernel.runtime.exchange.links import Links, Mesh
+from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.operator_context import JobContext
 from sage.kernel.runtime.task.task import Task
@@ -47,9 +49,19 @@ class WorkerDeployment:
         return self.graph.workers + self.graph.has_client_slot
 
     def make_tasks(
-        self, context: JobContext, counters: Sequence[Counters]
+        self,
+        context: JobContext,
+        counters: Sequence[Counters],
+        restored: RestoredJob,
+        reports: Callable[[int], CheckpointReports | None],
     ) -> Sequence[Task | WorkerTask]:
         """Make the channels and the tasks of an attempt.
+
+        Args:
+            context: What the task in this process shares with the job.
+            counters: Where each slot counts.
+            restored: What the attempt goes on from.
+            reports: Returns who a slot answers to about checkpoints.
 
         Raises:
             JobError: something of the program cannot be sent to a process.
@@ -63,33 +75,42 @@ class WorkerDeployment:
         self._mesh = mesh
         try:
             sent, settings = _for_workers(self.graph), self.settings()
-            tasks: list[Task | WorkerTask] = [
-                WorkerTask(WorkerOrder(sent, mesh, slot, settings), counters[slot])
-                for slot in range(self.graph.workers)
-            ]
+            states = restored.slots or ({},) * self.slots
+            tasks: list[Task | WorkerTask] = []
+            for slot in range(self.graph.workers):
+                order = WorkerOrder(sent, mesh, slot, settings, states[slot], context.checkpoints)
+                tasks.append(WorkerTask(order, counters[slot], reports(slot)))
             if self.graph.has_client_slot:
-                tasks.append(self._client_task(context, settings, mesh, counters[-1]))
+                timeout, own = settings.buffer_timeout, self.graph.workers
+                exchange = self._client_exchange(context, timeout, mesh)
+                task = Task(
+                    self.graph.stream_graph,
+                    JobVertex(own, self.graph.nodes_of(own), "client"),
+                    context,
+                    counters[own],
+                    restored=states[own],
+                    reports=reports(own),
+                    exchange=exchange,
+                )
+                tasks.append(task)
         except BaseException:
             self.close()
             raise
         return tasks
 
-    def _client_task(
-        self, context: JobContext, settings: SlotSettings, mesh: Mesh, counters: Counters
-    ) -> Task:
-        """Make the task of this process, which gives records back to the program."""
-        slot = self.graph.workers
-        self._links = Links(mesh, slot)
-        exchange = SlotExchange(
+    def _client_exchange(
+        self, context: JobContext, buffer_timeout: float, mesh: Mesh
+    ) -> SlotExchange:
+        """Make the end of the exchanges of this process, which gives records back to the program."""
+        self._links = Links(mesh, self.graph.workers)
+        return SlotExchange(
             self.graph,
-            slot,
+            self.graph.workers,
             self._links,
             batch_size=context.batch_size,
-            buffer_timeout=settings.buffer_timeout,
+            buffer_timeout=buffer_timeout,
             monotonic=context.clock.monotonic,
         )
-        vertex = JobVertex(slot, self.graph.nodes_of(slot), "client")
-        return Task(self.graph.stream_graph, vertex, context, counters, exchange=exchange)
 
     def close(self) -> None:
         """Remove the channels. The tasks must have ended."""

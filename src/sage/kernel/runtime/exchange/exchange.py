@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from sage.common.errors import JobError, MessageTooLargeError
 from sage.common.suggest import shorten
 from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
+from sage.kernel.runtime.exchange.alignment import Alignment
 from sage.kernel.runtime.exchange.links import Links
 from sage.kernel.runtime.exchange.routing import Router, make_router
 
@@ -28,6 +29,7 @@ Time = tuple[int, bool]
 _BATCH: Final = 0
 _TIME: Final = 1
 _END: Final = 2
+_BARRIER: Final = 3
 _PATIENCE: Final = 0.005
 _MOST_WAITING: Final = 1_000
 _SLOWEST_PATIENCE: Final = 1.0
@@ -86,6 +88,8 @@ class SlotExchange:
     Attributes:
         figures: What has been counted.
         check_cancelled: Called while it waits for room; raises when the slot is being cancelled.
+        times: Returns how far the time of operators of this slot has come; all records before it have
+            been given to exchanges by then.
     """
 
     def __init__(
@@ -109,12 +113,16 @@ class SlotExchange:
         self._ways: dict[int, _Way] = {}
         self._since: float | None = None  # when something may first have waited to be sent
         self._inbox: deque[tuple[int, bytes]] = deque()
+        self._held: deque[tuple[int, bytes]] = deque()
         self._open_senders = {
             e.number: {sender for sender in e.senders if sender != slot}
             for e in graph.exchanges
             if slot in e.receivers
         }
         self._told: dict[int, Time] = {}
+        self.times: Callable[[], Mapping[int, Time]] = dict
+        self._over: set[int] = set()
+        self._alignment = Alignment(graph, slot)
 
     # ---- sending
 
@@ -150,40 +158,37 @@ class SlotExchange:
             del way.pending[slot]
             self._send_batch(way, slot, waiting)
 
-    def flush_old(self, times: Callable[[], Mapping[int, Time]]) -> None:
+    def flush_old(self) -> None:
         """Send what has been gathered for long enough."""
         since, now = self._since, self._monotonic()
         if since is None:
             self._since = now
         elif now - since >= self._buffer_timeout:
-            self.flush(times)
+            self.flush()
 
-    def flush(self, times: Callable[[], Mapping[int, Time]]) -> None:
-        """Send all that has been gathered, and how far the time of operators of this slot has come.
-
-        Args:
-            times: Returns how far it has come, if all records before it have been given to exchanges.
-        """
+    def flush(self) -> None:
+        """Send all that has been gathered, and how far the time of operators of this slot has come."""
         self._since = None
         for way in self._ways.values():
             while way.pending:
                 slot, values = way.pending.popitem()
                 self._send_batch(way, slot, values)
-        news = {node: time for node, time in times().items() if self._told.get(node) != time}
+        news = {node: time for node, time in self.times().items() if self._told.get(node) != time}
         if news:
             self._told |= news
             frame = _frame(_TIME, 0, news)
             for slot in self.links.receivers:
                 self._send(slot, frame)
 
-    def end(self, node: int, times: Callable[[], Mapping[int, Time]]) -> None:
+    def end(self, node: int) -> None:
         """Say that an operator of this slot sends nothing more."""
         ending = [
             e for e in self.graph.exchanges if e.edge.source == node and self.slot in e.senders
         ]
         if ending:
-            self.flush(times)
+            self.flush()
         for exchange in ending:
+            self._over.add(exchange.number)
             for slot in exchange.receivers:
                 if slot != self.slot:
                     self._send(slot, _frame(_END, exchange.number, None))
@@ -211,7 +216,7 @@ class SlotExchange:
                 # this slot waits for them.
                 waited = self._monotonic() - began
                 if len(self._inbox) < _MOST_WAITING or waited > _SLOWEST_PATIENCE:
-                    self._inbox.extend(self.links.receive())
+                    self._inbox.extend(self.links.receive(self._alignment.complete_slots))
             self.figures.blocked += self._monotonic() - began
         self.figures.sent += 1
         self.figures.sent_bytes += len(frame)
@@ -229,19 +234,78 @@ class SlotExchange:
     def receive(self, receiver: Receiver) -> bool:
         """Hand what has come to `receiver`; say whether there was something."""
         if not self._inbox:
-            self._inbox.extend(self.links.receive())
-        moved = bool(self._inbox)
+            self._inbox.extend(self.links.receive(self._alignment.complete_slots))
+        moved = False
         while self._inbox:
             slot, frame = self._inbox.popleft()
-            kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
-            self.figures.received += 1
-            if kind == _BATCH:
-                receiver.take_batch(number, body)
-            elif kind == _TIME:
-                receiver.take_times(slot, body)
+            if slot in self._alignment.complete_slots:
+                self._held.append((slot, frame))  # it comes after the checkpoint
             else:
-                self._open_senders[number].discard(slot)
+                moved = True
+                self._take_frame(slot, frame, receiver)
         return moved
+
+    def _take_frame(self, slot: int, frame: bytes, receiver: Receiver) -> None:
+        kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
+        self.figures.received += 1
+        if kind == _BATCH:
+            receiver.take_batch(number, body)
+        elif kind == _TIME:
+            receiver.take_times(slot, body)
+        elif kind == _END:
+            self._open_senders[number].discard(slot)
+            self._alignment.sender_ended(number, slot)
+            self._pass_barriers()
+        elif self._alignment.is_new(body):
+            self.begin_checkpoint(body)
+            self._alignment.barrier(body, number, slot)
+            self._pass_barriers()
+
+    # ---- checkpoints
+
+    @property
+    def aligning(self) -> int | None:
+        """The number of the checkpoint before which all is taken in; None: none is under way."""
+        return self._alignment.checkpoint_id
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether all that comes before the checkpoint is here and has gone out."""
+        return self._alignment.is_complete
+
+    def begin_checkpoint(self, checkpoint_id: int) -> None:
+        """Put nothing more out but what comes of what others have sent before the checkpoint."""
+        if self._alignment.is_new(checkpoint_id) and self.aligning != checkpoint_id:
+            self._let_in()  # what had to wait for one that is given up
+            self._alignment.begin(checkpoint_id, self._open_senders, self._over)
+            self._pass_barriers()
+
+    def end_checkpoint(self) -> None:
+        """Go on: the state has been taken."""
+        self._alignment.end()
+        self._let_in()
+
+    def abort_checkpoint(self, checkpoint_id: int) -> None:
+        """Go on: the checkpoint will not be."""
+        if self._alignment.is_new(checkpoint_id):
+            self._alignment.skip(checkpoint_id)
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Take what has had to wait before what has come later."""
+        self._held.extend(self._inbox)
+        self._inbox, self._held = self._held, deque()
+
+    def _pass_barriers(self) -> None:
+        """Send the barrier of the checkpoint into those exchanges before which it has come."""
+        due = self._alignment.take_due()
+        if due:
+            self.flush()
+        for number in due:
+            frame = _frame(_BARRIER, number, self.aligning)
+            for slot in self.graph.exchanges[number].receivers:
+                if slot != self.slot:
+                    self._send(slot, frame)
 
     def has_ended(self, exchange: int) -> bool:
         """Say whether nothing more comes from other slots through an exchange."""

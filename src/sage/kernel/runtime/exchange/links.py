@@ -7,6 +7,7 @@ channels rings it, and so does whoever wants it to look up from its wait.
 from __future__ import annotations
 
 import queue
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -155,11 +156,15 @@ class Links:
         ring_bell(bell)
         return True
 
-    def receive(self) -> list[tuple[int, bytes]]:
-        """Return what has come, with the slot from which it came."""
+    def receive(self, leave: Container[int] = ()) -> list[tuple[int, bytes]]:
+        """Return what has come, with the slot from which it came.
+
+        Args:
+            leave: The slots whose channels are not looked at: they have to wait.
+        """
         found: list[tuple[int, bytes]] = []
         for slot, channel in self._inbound.items():
-            if not channel.empty():
+            if slot not in leave and not channel.empty():
                 with suppress(queue.Empty):
                     found += [(slot, frame) for frame in channel.get_many(_MOST_FRAMES, False)]
         return found

@@ -33,7 +33,12 @@ class StatePart:
 
 
 def take_part(
-    live: LiveOperator, checkpoint_id: int, in_loop: list[Any] | None, *, full: bool
+    live: LiveOperator,
+    checkpoint_id: int,
+    in_loop: list[Any] | None,
+    *,
+    full: bool,
+    ended: bool = False,
 ) -> StatePart | None:
     """Take the state of an operator.
 
@@ -42,6 +47,7 @@ def take_part(
         checkpoint_id: The number of the checkpoint.
         in_loop: What is on its way back to the head of a loop.
         full: Whether to take all of it.
+        ended: Whether it has put out what goes out at the end of its input.
 
     Returns:
         The part; None if there is nothing to say: no state, or no change.
@@ -49,7 +55,7 @@ def take_part(
     Raises:
         Exception: what the user's code raised; or something cannot be pickled.
     """
-    content: dict[str, Any] = {}
+    content: dict[str, Any] = {"ended": True} if ended else {}
     if live.reader is not None:
         content["reader"] = live.reader.snapshot()
     if in_loop is not None:

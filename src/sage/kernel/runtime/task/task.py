@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sage.common.clock import Doorbell
@@ -21,6 +23,7 @@ from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
 from sage.dataflow.operator.record_wise import LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps
+from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -65,6 +68,10 @@ class _Inlet:
             self.size = min(2 * self.size, limit)
 
 
+class _LeftError(Exception):
+    """Ends a task that was told to leave while it waited for others."""
+
+
 Order = Callable[["Task"], object]
 """Something to be done in the thread of a task."""
 
@@ -80,8 +87,8 @@ class Task:
         restored: What operators find of an earlier attempt, by their uid.
         has_ended: Whether its input had ended by then: only what was not committed is left to do.
         exchange: What joins this slot with others; None: all of the job is in this task.
-        on_end: Called when the input has ended, if a last checkpoint is to be taken then; the task
-            goes on obeying orders until it is told to leave. None: no checkpoints are taken.
+        reports: Who is told about checkpoints. When the input has ended, the task goes on obeying
+            orders until it is told to leave. None: no checkpoints are taken.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class Task:
         *,
         restored: Mapping[str, RestoredState] | None = None,
         has_ended: bool = False,
-        on_end: Order | None = None,
+        reports: CheckpointReports | None = None,
         exchange: SlotExchange | None = None,
     ) -> None:
         self.vertex = vertex
@@ -107,7 +114,10 @@ class Task:
         self._stopping = self._stopped = self._closing = False
         self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
         self._orders: deque[Order] = deque()
-        self._on_end = on_end
+        self._reports = reports
+        self._wanted: TakeState | None = None
+        self._ended_nodes: set[int] = set()
+        self.last_checkpoint = 0
         self._leaving = self._holding = False
         self.input_ended = False
         self._restored = restored or {}
@@ -150,8 +160,7 @@ class Task:
                 return
             self._open()
             self._move()
-            if not self._leaving:
-                self._end()
+            self._end()
             self._end_commits()
         except BaseException as error:
             failure = error
@@ -177,8 +186,7 @@ class Task:
                 self._outputs[node] = self._fuser.output(node)
         self._fuser.connect()
         for live in self._live.values():
-            if live.restored is not None:
-                self._fuser.backlog.extend(live.restored.last("in_loop") or ())
+            self._go_on_from(live)
         self._time = Timekeeper(
             self._graph,
             self._live,
@@ -186,9 +194,18 @@ class Task:
             self._fuser.pass_on,
             exchange=self._exchange,
         )
+        if self._exchange is not None:
+            self._exchange.times = self._time.times
         for node in self.vertex.nodes:
             if isinstance(self._live[node].node.operator, ReadSource):
                 self._open_source(self._live[node], self._live[node].node.operator)
+
+    def _go_on_from(self, live: LiveOperator) -> None:
+        """Take over what is the task's own of what an operator finds of an earlier attempt."""
+        if live.restored is not None:
+            self._fuser.backlog.extend(live.restored.last("in_loop") or ())
+            if live.restored.last("ended"):
+                self._ended_nodes.add(live.node.id)
 
     def _create_part(self, node: int, live: LiveOperator) -> None:
         """Make the live part of an operator that has one."""
@@ -259,6 +276,9 @@ class Task:
 
     def _step(self) -> None:
         """Do what there is to do, once; wait if there is nothing."""
+        if self._exchange is not None and self._exchange.aligning is not None:
+            self._align(self._exchange)
+            return
         backlog, time = self._fuser.backlog, self._time
         if backlog:
             self._feed_back()
@@ -275,8 +295,20 @@ class Task:
         moved = exchange.receive(self)
         if moved and self._time:
             self._time.advance()
-        exchange.flush_old(self._time.times)
+        exchange.flush_old()
         return moved
+
+    def _align(self, exchange: SlotExchange) -> None:
+        """Take in what comes before a checkpoint; when all of it has come, take the state.
+
+        Nothing else may put anything out: it would be neither before the checkpoint nor after it.
+        """
+        moved, order = exchange.receive(self), self._wanted
+        if exchange.is_aligned and order is not None and order.checkpoint_id == exchange.aligning:
+            self._take(order)
+            exchange.end_checkpoint()
+        elif not moved:
+            self._job.clock.wait(self._doorbell, None)
 
     def take_batch(self, exchange: int, values: Sequence[object]) -> None:
         """Take records that have come through an exchange."""
@@ -356,7 +388,7 @@ class Task:
         if due is not None:
             polled.append(due)
         if self._exchange is not None:
-            self._exchange.flush(self._time.times)
+            self._exchange.flush()
         if self._inlets or self._time.is_waiting() or self._exchange is not None:
             self._job.clock.wait(self._doorbell, min(polled, default=None))
         if self._time:
@@ -377,6 +409,62 @@ class Task:
             else:
                 self._job.clock.wait(self._doorbell, None)
 
+    def take_checkpoint(self, order: TakeState) -> None:
+        """Take the state when all that comes before the checkpoint has been processed."""
+        self.order(partial(Task._begin_checkpoint, order=order))
+
+    def abort_checkpoint(self, checkpoint_id: int) -> None:
+        """Go on: the checkpoint will not be."""
+        self.order(partial(Task._abort_checkpoint, checkpoint_id=checkpoint_id))
+
+    def commit_checkpoint(self, checkpoint_id: int, *, leave: bool = False) -> None:
+        """Let sinks commit what belongs to checkpoints up to this one; with `leave`, end after it."""
+        self.order(partial(Task._commit, checkpoint_id=checkpoint_id, leave=leave))
+
+    def leave_now(self) -> None:
+        """Read no more and put nothing more out."""
+        self.order(Task._leave)
+
+    def _begin_checkpoint(self, order: TakeState) -> None:
+        if self.input_ended:  # meanwhile: its final state, which was told before this, will count
+            return
+        if self._exchange is None:
+            self._take(order)
+        else:
+            self._wanted = order
+            self._exchange.begin_checkpoint(order.checkpoint_id)
+
+    def _abort_checkpoint(self, checkpoint_id: int) -> None:
+        if self._exchange is not None:
+            self._exchange.abort_checkpoint(checkpoint_id)
+        self._holding = self.input_ended
+
+    def _take(self, order: TakeState) -> None:
+        assert self._reports is not None
+        number = self.last_checkpoint = order.checkpoint_id
+        try:
+            parts = self.take_state(number, lambda uid: uid not in order.increments)
+        except Exception as error:  # noqa: BLE001 - told: the checkpoint fails, the task goes on
+            self._reports.state_refused(number, str(error))
+            return
+        self._holding = order.hold
+        self._reports.state_taken(number, parts)
+
+    def _commit(self, checkpoint_id: int, *, leave: bool) -> None:
+        for live in self._live.values():
+            if live.writer is not None:
+                try:
+                    live.uncommitted.commit(live.writer, checkpoint_id)
+                except USER_ERRORS as error:
+                    raise operator_error(error, live.node, "commit") from error
+        if leave:
+            self._leave()
+        elif self._reports is not None:
+            self._reports.committed(checkpoint_id)
+
+    def _leave(self) -> None:
+        self._leaving, self._holding = True, False
+
     def take_state(self, checkpoint_id: int, full: Callable[[str], bool]) -> dict[str, StatePart]:
         """Take the state of all operators; called in the task's thread.
 
@@ -391,7 +479,9 @@ class Task:
         for live in self._live.values():
             uid = live.node.uid
             try:
-                part = take_part(live, checkpoint_id, self._in_loop(live), full=full(uid))
+                ended = live.node.id in self._ended_nodes
+                loop = self._in_loop(live)
+                part = take_part(live, checkpoint_id, loop, full=full(uid), ended=ended)
             except USER_ERRORS as error:
                 raise operator_error(error, live.node, "checkpoint") from error
             if part is not None:
@@ -415,40 +505,19 @@ class Task:
                 return None if live.store is None else live.store.query(name, key)
         raise KeyError(uid)
 
-    def commit(self, checkpoint_id: int) -> None:
-        """Let sinks commit what belongs to checkpoints up to this one."""
-        for live in self._live.values():
-            if live.writer is not None:
-                try:
-                    live.uncommitted.commit(live.writer, checkpoint_id)
-                except USER_ERRORS as error:
-                    raise operator_error(error, live.node, "commit") from error
-
-    def hold(self) -> None:
-        """Do nothing but obey orders; called in the task's thread."""
-        self._holding = True
-
-    def go_on(self) -> None:
-        """Hold no longer; called in the task's thread."""
-        self._holding = False
-
     @property
     def left_early(self) -> bool:
         """Whether it was told to leave before its input had ended."""
         return self._leaving and not self.input_ended
 
-    def leave(self) -> None:
-        """Read no more and put nothing more out; called in the task's thread."""
-        self._leaving, self._holding = True, False
-
     def _end_commits(self) -> None:
         """Let sinks commit at the end: with a last checkpoint, or at once if none are taken."""
         if self._leaving:
             return
-        if self._on_end is not None:
-            self.input_ended = True
-            self._on_end(self)
-            self.hold()
+        if self._reports is not None:
+            parts = self.take_state(self.last_checkpoint + 1, lambda _: True)
+            self._holding = self.input_ended = True
+            self._reports.input_ended(self.last_checkpoint, parts)
             self._obey()
         else:
             for live in self._live.values():
@@ -467,23 +536,47 @@ class Task:
 
     def _end(self) -> None:
         """Let every operator, from the sources down, put out what it held back for the end."""
+        if not self._leaving:
+            with suppress(_LeftError):
+                self._end_operators()
+
+    def _end_operators(self) -> None:
         for node in end_order(self._graph, self.vertex.nodes):
             if self._exchange is not None:
                 self._await_others(self._exchange, node)
-            self._end_one(self._live[node])
+            if node not in self._ended_nodes:
+                self._end_one(self._live[node])
+            self._ended_nodes.add(node)
             while self._fuser.backlog:
                 self._check_cancelled()
                 self._feed_back()
             if self._exchange is not None:
-                self._exchange.end(node, self._time.times)
+                self._exchange.end(node)
 
     def _await_others(self, exchange: SlotExchange, node: int) -> None:
         """Take what still comes for an operator from other slots, until nothing more will come."""
         for number in exchange.inputs_of(node):
-            while not exchange.has_ended(number):
-                self._check_cancelled()
-                self._step()
+            self._step_until(partial(exchange.has_ended, number))
             self._time.exchange_ended(number)
+        # Nothing may go out between the barrier of a checkpoint and the taking of the state.
+        self._step_until(lambda: exchange.aligning is None)
+
+    def _step_until(self, condition: Callable[[], bool]) -> None:
+        self._obey_orders()
+        while not condition():
+            self._step()
+            self._obey_orders()
+
+    def _obey_orders(self) -> None:
+        """Do as told while operators end.
+
+        Raises:
+            _LeftError: it was told to leave.
+        """
+        self._check_cancelled()
+        self._obey()
+        if self._leaving:
+            raise _LeftError
 
     def _end_one(self, live: LiveOperator) -> None:
         operator, results = live.node.operator, list[object]()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import pickle
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 import cloudpickle
@@ -15,10 +16,10 @@ from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.kernel.runtime.exchange.links import Mesh
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.service_address import ServiceAddress
+from sage.kernel.runtime.task.checkpoint_orders import TakeState
+from sage.kernel.runtime.task.operator_state import StatePart
+from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.state.backend import StateBackend
-
-STOP: Final = b"S"
-CANCEL: Final = b"C"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,77 @@ class WorkerOrder:
         mesh: The channels between them.
         slot: Which of the slots it is.
         settings: What all are told.
+        restored: What its operators find of an earlier attempt, by their uid.
+        checkpoints: Whether checkpoints are taken.
     """
 
     graph: ExecutionGraph
     mesh: Mesh
     slot: int
     settings: SlotSettings
+    restored: Mapping[str, RestoredState] = field(default_factory=dict)
+    checkpoints: bool = False
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Let the sources end here."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Leave off after the batch at hand."""
+
+
+@dataclass(frozen=True)
+class AbortCheckpoint:
+    """Go on: the checkpoint will not be."""
+
+    checkpoint_id: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Commit what belongs to checkpoints up to this one; with `leave`, end after it."""
+
+    checkpoint_id: int
+    leave: bool
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Read no more and put nothing more out."""
+
+
+@dataclass(frozen=True)
+class StateTaken:
+    """The state has been taken for a checkpoint."""
+
+    checkpoint_id: int
+    parts: Mapping[str, StatePart]
+
+
+@dataclass(frozen=True)
+class StateRefused:
+    """The state could not be taken."""
+
+    checkpoint_id: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class InputEnded:
+    """The input has ended, with this state; the last checkpoint before had this number."""
+
+    last_checkpoint: int
+    parts: Mapping[str, StatePart]
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The sinks have committed what belongs to a checkpoint."""
+
+    checkpoint_id: int
 
 
 @dataclass(frozen=True)
@@ -141,24 +207,28 @@ class Failed:
 _MOST_CAUSES: Final = 8
 _LENGTH_BYTES: Final = 4
 
-Message = Counted | Logged | Printed | Ended | Failed
+Command = Stop | Cancel | TakeState | AbortCheckpoint | Commit | Leave
+"""What a worker is told while it runs."""
+
+Report = StateTaken | StateRefused | InputEnded | Committed
+Message = Counted | Logged | Printed | Report | Ended | Failed
+"""What a worker tells."""
 
 
-def write_message(pipe: IO[bytes], message: Message) -> None:
+def write_message(pipe: IO[bytes], message: Message | Command) -> None:
     """Write a message into a pipe."""
     frame = pickle.dumps(message, 5)
     pipe.write(len(frame).to_bytes(_LENGTH_BYTES, "big") + frame)
     pipe.flush()
 
 
-def read_message(pipe: IO[bytes]) -> Message | None:
+def read_message(pipe: IO[bytes]) -> Any:
     """Read a message from a pipe; None if there will be no more."""
     head = _read(pipe, _LENGTH_BYTES)
     frame = _read(pipe, int.from_bytes(head, "big")) if len(head) == _LENGTH_BYTES else b""
     if not frame or len(head) < _LENGTH_BYTES or len(frame) < int.from_bytes(head, "big"):
         return None  # also where it was killed in the midst of one
-    message: Message = pickle.loads(frame)  # noqa: S301 - from a process of this very job
-    return message
+    return pickle.loads(frame)  # noqa: S301 - from a process of this very job
 
 
 def _read(pipe: IO[bytes], length: int) -> bytes:

@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from typing import IO, Final
 
 import cloudpickle
@@ -24,20 +25,31 @@ from sage.kernel.runtime.exchange.exchange import SlotExchange
 from sage.kernel.runtime.exchange.links import Links
 from sage.kernel.runtime.service.remote_services import RemoteServices
 from sage.kernel.runtime.service.service_caller import ServiceManager
+from sage.kernel.runtime.task.checkpoint_orders import TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.operator_context import JobContext
+from sage.kernel.runtime.task.operator_state import StatePart
 from sage.kernel.runtime.task.task import Task
 from sage.kernel.runtime.worker.order import (
-    CANCEL,
-    STOP,
+    AbortCheckpoint,
+    Cancel,
+    Command,
+    Commit,
+    Committed,
     Counted,
     Ended,
     Failed,
+    InputEnded,
+    Leave,
     Logged,
     Message,
     Printed,
+    StateRefused,
+    StateTaken,
+    Stop,
     WorkerOrder,
+    read_message,
     write_message,
 )
 
@@ -111,106 +123,124 @@ class _LogHandler(logging.Handler):
         self._teller.tell(Logged(record.name, record.levelno, self.format(record)))
 
 
+class _Reports:
+    """Implements `CheckpointReports`: the parent hears of everything."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._tell = teller.tell
+
+    def state_taken(self, checkpoint_id: int, parts: Mapping[str, StatePart]) -> None:
+        """Tell it."""
+        self._tell(StateTaken(checkpoint_id, parts))
+
+    def state_refused(self, checkpoint_id: int, reason: str) -> None:
+        """Tell it."""
+        self._tell(StateRefused(checkpoint_id, reason))
+
+    def input_ended(self, last_checkpoint: int, parts: Mapping[str, StatePart]) -> None:
+        """Tell it."""
+        self._tell(InputEnded(last_checkpoint, parts))
+
+    def committed(self, checkpoint_id: int) -> None:
+        """Tell it."""
+        self._tell(Committed(checkpoint_id))
+
+
 class Slot:
     """Runs the subtasks of a slot.
 
     Args:
         order: What to run.
+        last_checkpoint: The number of the last checkpoint before.
         teller: Tells the parent.
     """
 
-    def __init__(self, order: WorkerOrder, teller: Teller) -> None:
-        self._order = order
+    def __init__(self, order: WorkerOrder, last_checkpoint: int, teller: Teller) -> None:
+        settings, clock = order.settings, SystemClock()
         self._teller = teller
         self._counters = Counters()
         self._ended = threading.Event()
-        self._cancelled = False
-        self._stopped = False
-        self._task: Task | None = None
+        self._services = RemoteServices(
+            settings.services_token, settings.services, settings.middleware
+        )
+        self._links = Links(order.mesh, order.slot)
+        context = JobContext(
+            settings.job_name,
+            clock,
+            settings.batch_size,
+            settings.buffer_size,
+            ServiceManager(self._services),
+            checkpoints=order.checkpoints,
+            state=settings.state,
+        )
+        exchange = SlotExchange(
+            order.graph,
+            order.slot,
+            self._links,
+            batch_size=settings.batch_size,
+            buffer_timeout=settings.buffer_timeout,
+            monotonic=clock.monotonic,
+        )
+        self.task = Task(
+            order.graph.stream_graph,
+            JobVertex(order.slot, order.graph.nodes_of(order.slot), f"slot {order.slot}"),
+            context,
+            self._counters,
+            restored=order.restored,
+            reports=_Reports(teller) if order.checkpoints else None,
+            exchange=exchange,
+        )
+        self.task.last_checkpoint = last_checkpoint
 
     def run(self) -> None:
         """Run the slot to its end and tell what became of it."""
         telling = threading.Thread(target=self._tell, name="sage-worker-figures", daemon=True)
         telling.start()
+        last: Message = Ended()
         try:
-            self._run()
-            last: Message = Ended()
+            self.task.run()
         except TaskCancelled:
-            last = Ended()
+            pass
         except BaseException as error:  # noqa: BLE001 - told to the parent, which raises it
             last = Failed.of(error)
+        finally:
+            self._links.close()
+            self._services.close()
         self._ended.set()
         telling.join()
         self._tell_counts()
         self._teller.tell(last)
 
-    def stop(self) -> None:
-        """Let the sources end here."""
-        self._stopped = True
-        if self._task is not None:
-            self._task.stop()
-
-    def cancel(self) -> None:
-        """Leave off after the batch at hand."""
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def _run(self) -> None:
-        order, settings = self._order, self._order.settings
-        services = RemoteServices(settings.services_token, settings.services, settings.middleware)
-        links = Links(order.mesh, order.slot)
-        try:
-            clock = SystemClock()
-            context = JobContext(
-                settings.job_name,
-                clock,
-                settings.batch_size,
-                settings.buffer_size,
-                ServiceManager(services),
-                state=settings.state,
-            )
-            exchange = SlotExchange(
-                order.graph,
-                order.slot,
-                links,
-                batch_size=settings.batch_size,
-                buffer_timeout=settings.buffer_timeout,
-                monotonic=clock.monotonic,
-            )
-            vertex = JobVertex(order.slot, order.graph.nodes_of(order.slot), f"slot {order.slot}")
-            self._task = Task(
-                order.graph.stream_graph, vertex, context, self._counters, exchange=exchange
-            )
-            if self._stopped:
-                self._task.stop()
-            self._check_cancelled()
-            self._task.run()
-        finally:
-            links.close()
-            services.close()
-
-    def _check_cancelled(self) -> None:
-        if self._cancelled:
-            raise TaskCancelled
+    def obey(self, command: Command) -> None:
+        """Do as the parent says."""
+        match command:
+            case Stop():
+                self.task.stop()
+            case Cancel():
+                self.task.cancel()
+            case TakeState():
+                self.task.take_checkpoint(command)
+            case AbortCheckpoint():
+                self.task.abort_checkpoint(command.checkpoint_id)
+            case Commit():
+                self.task.commit_checkpoint(command.checkpoint_id, leave=command.leave)
+            case Leave():
+                self.task.leave_now()
 
     def _tell(self) -> None:
         while not self._ended.wait(_TELL_SECONDS):
             self._tell_counts()
 
     def _tell_counts(self) -> None:
-        totals = [] if self._task is None else self._task.total_counts()
-        self._teller.tell(Counted(self._counters.snapshot(), totals))
+        self._teller.tell(Counted(self._counters.snapshot(), self.task.total_counts()))
 
 
-def _obey(slot: Slot) -> None:
+def _listen(slot: Slot) -> None:
     """Do as the parent says, and end with it."""
-    while command := os.read(0, 1):
-        if command == STOP:
-            slot.stop()
-        elif command == CANCEL:
-            slot.cancel()
-    slot.cancel()
+    with os.fdopen(os.dup(0), "rb") as pipe:
+        while (command := read_message(pipe)) is not None:
+            slot.obey(command)
+    slot.task.cancel()
     timer = threading.Timer(_ORPHAN_SECONDS, os._exit, (1,))  # whatever a function is doing
     timer.daemon = True
     timer.start()
@@ -227,16 +257,16 @@ def main() -> int:
     try:
         with os.fdopen(int(sys.argv[1]), "rb") as file:
             file.seek(0)
-            path, level, pickled = pickle.load(file)  # noqa: S301 - from our own parent
+            path, level, last_checkpoint, pickled = pickle.load(file)  # noqa: S301 - our parent's
         sys.path[:] = path
         logging.getLogger().addHandler(_LogHandler(teller))
         logging.getLogger("sage").setLevel(level)
         order: WorkerOrder = cloudpickle.loads(pickled)
+        slot = Slot(order, last_checkpoint, teller)
     except BaseException as error:  # noqa: BLE001 - told to the parent, which raises it
         teller.tell(Failed.of(error))
         return 1
-    slot = Slot(order, teller)
-    threading.Thread(target=_obey, args=(slot,), name="sage-worker-orders", daemon=True).start()
+    threading.Thread(target=_listen, args=(slot,), name="sage-worker-orders", daemon=True).start()
     slot.run()
     lines.finish()
     return 0

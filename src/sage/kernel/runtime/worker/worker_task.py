@@ -14,20 +14,30 @@ from typing import IO, Any, Final
 from sage.common.errors import JobError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobVertex
+from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.worker.order import (
-    CANCEL,
-    STOP,
+    AbortCheckpoint,
+    Cancel,
+    Command,
+    Commit,
+    Committed,
     Counted,
     Ended,
     Failed,
+    InputEnded,
+    Leave,
     Logged,
     Message,
     Printed,
+    StateRefused,
+    StateTaken,
+    Stop,
     WorkerOrder,
     pickle_order,
     read_message,
+    write_message,
 )
 
 _PATIENCE: Final = 5.0
@@ -39,17 +49,26 @@ class WorkerTask:
     Args:
         order: What it runs.
         counters: Where to note what it has counted.
+        reports: Who is told about checkpoints; None: none are taken.
 
     Attributes:
         vertex: The operators of the slot.
+        input_ended: Whether its input has ended, which has been reported before.
+        last_checkpoint: The number of the last checkpoint before it runs.
         has_ended: Always false: a slot that has nothing to do is not made.
-        left_early: Always false: none leaves before its input has ended.
     """
 
     has_ended: Final = False
-    left_early: Final = False
 
-    def __init__(self, order: WorkerOrder, counters: Counters) -> None:
+    def __init__(
+        self,
+        order: WorkerOrder,
+        counters: Counters,
+        reports: CheckpointReports | None = None,
+    ) -> None:
+        self.input_ended = self._left = self._has_counted = False
+        self.last_checkpoint = 0
+        self._reports = reports
         self.vertex = JobVertex(order.slot, order.graph.nodes_of(order.slot), f"slot {order.slot}")
         self._name = f"worker {order.slot}"
         self._order: bytes | None = pickle_order(order)
@@ -58,7 +77,12 @@ class WorkerTask:
         self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
-        self._said: list[bytes] = []
+        self._said: list[Command] = []
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether records have been counted since it was started."""
+        return self._has_counted
 
     @property
     def pid(self) -> int | None:
@@ -73,7 +97,7 @@ class WorkerTask:
             JobError: the process died.
             TaskCancelled: the slot was cancelled.
         """
-        if b"C" in self._said:
+        if Cancel() in self._said:
             raise TaskCancelled
         self._start()
         process = self._process
@@ -83,7 +107,7 @@ class WorkerTask:
             code = self._wait_end(process)
         finally:
             self._let_go(process)
-        if CANCEL in self._said:
+        if Cancel() in self._said:
             raise TaskCancelled
         if isinstance(last, Failed):
             raise last.unwrap(self._name)
@@ -92,11 +116,34 @@ class WorkerTask:
 
     def stop(self) -> None:
         """Let the sources end here."""
-        self._say(STOP)
+        self._say(Stop())
 
     def cancel(self) -> None:
         """Leave off after the batch at hand; a process that does not is killed."""
-        self._say(CANCEL)
+        self._say(Cancel())
+
+    @property
+    def left_early(self) -> bool:
+        """Whether it was told to leave before its input had ended."""
+        return self._left and not self.input_ended
+
+    def take_checkpoint(self, order: TakeState) -> None:
+        """Take the state when all that comes before the checkpoint has been processed."""
+        self._say(order)
+
+    def abort_checkpoint(self, checkpoint_id: int) -> None:
+        """Go on: the checkpoint will not be."""
+        self._say(AbortCheckpoint(checkpoint_id))
+
+    def commit_checkpoint(self, checkpoint_id: int, *, leave: bool = False) -> None:
+        """Let sinks commit what belongs to checkpoints up to this one; with `leave`, end after it."""
+        self._left = self._left or leave
+        self._say(Commit(checkpoint_id, leave))
+
+    def leave_now(self) -> None:
+        """Read no more and put nothing more out."""
+        self._left = True
+        self._say(Leave())
 
     def total_counts(self) -> list[int | None]:
         """Return how many records each source of the slot will give."""
@@ -115,7 +162,7 @@ class WorkerTask:
     def _start(self) -> None:
         with os.fdopen(os.memfd_create("sage-worker-order"), "wb") as file:
             level = logging.getLogger("sage").getEffectiveLevel()
-            pickle.dump((sys.path, level, self._order), file)
+            pickle.dump((sys.path, level, self.last_checkpoint, self._order), file)
             file.flush()
             self._order = None
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
@@ -130,7 +177,7 @@ class WorkerTask:
             for command in self._said:
                 _write(process.stdin, command)
 
-    def _say(self, command: bytes) -> None:
+    def _say(self, command: Command) -> None:
         with self._lock:
             self._said.append(command)
             if self._process is not None:
@@ -147,12 +194,27 @@ class WorkerTask:
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, Counted):
+            self._has_counted = self._has_counted or any(message.values.values())
             self._counters.replace(message.values)
             self._totals = message.totals
         elif isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif isinstance(message, Printed):
             sys.stdout.write(message.text)
+        elif self._reports is not None:
+            self._report(self._reports, message)
+
+    def _report(self, reports: CheckpointReports, message: Message) -> None:
+        match message:
+            case StateTaken():
+                reports.state_taken(message.checkpoint_id, message.parts)
+            case StateRefused():
+                reports.state_refused(message.checkpoint_id, message.reason)
+            case InputEnded():
+                self.input_ended = True
+                reports.input_ended(message.last_checkpoint, message.parts)
+            case Committed():
+                reports.committed(message.checkpoint_id)
 
     def _wait_end(self, process: subprocess.Popen[bytes]) -> int:
         try:
@@ -174,11 +236,10 @@ class WorkerTask:
                     pipe.close()
 
 
-def _write(pipe: IO[bytes] | None, command: bytes) -> None:
+def _write(pipe: IO[bytes] | None, command: Command) -> None:
     with suppress(BrokenPipeError, ValueError):  # it has ended
         if pipe is not None:
-            pipe.write(command)
-            pipe.flush()
+            write_message(pipe, command)
 
 
 def _how(code: int) -> str:

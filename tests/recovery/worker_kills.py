@@ -1,0 +1,145 @@
+"""Kills workers of a running job, again and again, and compares what it committed.
+
+PYTHONPATH=tests python -m recovery.worker_kills --kills 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sage import LocalEnvironment, count, tumbling_time_window
+from sage.kernel.runtime.worker.worker_task import WorkerTask
+
+KEYS = 53
+WINDOW_MS = 1000
+BATCH_SECONDS = 0.002
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        kills: How many workers were killed.
+        gaps: Seconds from each kill until records flowed again.
+        missing: Windows that were not committed.
+        doubled: Windows that were committed more than once, or with another count.
+        left_over: Temporary files that are still there.
+    """
+
+    kills: int = 0
+    gaps: list[float] = field(default_factory=list)
+    missing: int = 0
+    doubled: int = 0
+    left_over: int = 0
+
+
+def slowly(number: int) -> int:
+    """Hold the source back a little, so that there is something to kill."""
+    if number % 1000 == 0:
+        time.sleep(BATCH_SECONDS)
+    return number
+
+
+def run(records: int, kills: int, seed: int, directory: Path, workers: int = 2) -> Outcome:
+    """Run the job, killing workers, and look at what it committed."""
+    env = LocalEnvironment("worker-kills", {"parallelism": workers, "batch_size": 500})
+    env.enable_checkpointing(0.2, directory / "checkpoints")
+    env.set_restart_strategy("fixed-delay", max_attempts=kills + 10, restart_delay=0)
+    counted = (
+        env.from_batch(range(records))
+        .map(slowly)
+        .assign_timestamps(lambda n: n // 10, max_out_of_orderness=50)
+        .key_by(lambda n: n % KEYS)
+        .window(tumbling_time_window(milliseconds=WINDOW_MS))
+        .aggregate(count())
+    )
+    counted.map(lambda r: [r.key, r.start, r.value]).to_files(directory / "out")
+    outcome = Outcome()
+    job = env.submit_async()
+    killer = threading.Thread(target=_kill, args=(env, kills, seed, outcome), daemon=True)
+    killer.start()
+    try:
+        job.result()
+    finally:
+        env.close()
+        killer.join()
+    _compare(records, directory / "out", outcome)
+    return outcome
+
+
+def _kill(env: LocalEnvironment, kills: int, seed: int, outcome: Outcome) -> None:
+    random_ = random.Random(seed)
+    job = env._job
+    assert job is not None
+    while outcome.kills < kills and not job.wait(random_.uniform(0.05, 0.6)):
+        tasks = [task for task in job._tasks if isinstance(task, WorkerTask)]
+        pids = [task.pid for task in tasks if task.pid is not None]
+        if not pids or not _flows(env):
+            continue
+        killed_at = time.monotonic()
+        os.kill(random_.choice(pids), signal.SIGKILL)
+        outcome.kills += 1
+        while not job.wait(0.005):
+            if job._tasks[0] is not tasks[0] and _flows(env):
+                outcome.gaps.append(time.monotonic() - killed_at)
+                break
+
+
+def _flows(env: LocalEnvironment) -> bool:
+    """Say whether records have been counted by the workers of this attempt."""
+    job = env._job
+    assert job is not None
+    return any(task.has_counted for task in job._tasks if isinstance(task, WorkerTask))
+
+
+def _compare(records: int, directory: Path, outcome: Outcome) -> None:
+    expected = Counter((n % KEYS, n // 10 // WINDOW_MS * WINDOW_MS) for n in range(records))
+    found = Counter((key, start, count) for key, start, count in _committed(directory))
+    wanted = Counter({(key, start, count): 1 for (key, start), count in expected.items()})
+    outcome.missing = sum((wanted - found).values())
+    outcome.doubled = sum((found - wanted).values())
+    outcome.left_over = len(list(directory.glob(".*")))
+
+
+def _committed(directory: Path) -> Iterator[list[int]]:
+    for path in sorted(directory.glob("part-*.jsonl")):
+        yield from map(json.loads, path.read_text().splitlines())
+
+
+def main() -> int:
+    """Read the arguments, run, tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--records", type=int, default=400_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        done = run(options.records, options.kills, options.seed, Path(directory), options.workers)
+    gaps = sorted(done.gaps)
+    median = statistics.median(gaps) if gaps else float("nan")
+    print(
+        f"{done.kills} kills; records flowed again after {median:.2f} s (median), "
+        f"{max(gaps, default=0):.2f} s (most)"
+    )
+    print(f"missing {done.missing}, doubled or wrong {done.doubled}, left over {done.left_over}")
+    return 1 if done.missing or done.doubled or done.left_over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
