@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,6 +13,7 @@ from recovery.worker_kills import run
 
 from sage import JobStatus, LocalEnvironment, session_window
 from sage.common.errors import ConfigError
+from sage.kernel.runtime.worker.worker_task import WorkerTask
 
 RECORDS = 60_000
 
@@ -105,3 +108,21 @@ def test_state_does_not_go_to_another_parallelism(tmp_path: Path) -> None:
     for parallelism in (1, 3):
         with program(tmp_path, parallelism) as env, pytest.raises(ConfigError, match="parallelism"):
             env.execute()
+
+
+def test_a_worker_that_is_not_heard_of_is_replaced(tmp_path: Path, undisturbed: Path) -> None:
+    """It has not died, but it does nothing any more."""
+    with program(tmp_path, 2) as env:
+        env.config["heartbeat_timeout"] = 3.0
+        env.set_restart_strategy("fixed-delay", max_attempts=3, restart_delay=0)
+        env.submit_async()
+        wait_for_checkpoints(env, 2)
+        job = env._job
+        assert job is not None
+        worker = job._tasks[1]
+        assert isinstance(worker, WorkerTask)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        assert job.wait(120)
+        job.result()
+    same(tmp_path, undisturbed)

@@ -36,6 +36,7 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         buffer_timeout: How many seconds records wait at most to be sent to another process together.
         max_parallelism: How many groups the keys are parted into: the most subtasks that a keyed
             operator can ever have. If not given, enough for the parallelism to grow.
+        heartbeat_timeout: After how many seconds of silence a worker process counts as dead.
         on_error: What becomes of a record whose function raises, unless its operator says otherwise.
         state_backend: What keeps the state that functions declare: `"heap"` or `"disk"`.
         state_directory: Below it are the files of the backend `"disk"`.
@@ -51,6 +52,7 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     batch_size: AtLeastOne = 4096
     buffer_timeout: NotNegative = 0.1
     max_parallelism: Groups | None = None
+    heartbeat_timeout: Seconds = 50.0
     on_error: ErrorPolicy = "fail"
     state_backend: Literal["heap", "disk"] = "heap"
     state_directory: str | None = None

@@ -65,6 +65,7 @@ def _slot_settings(
         settings.batch_size,
         settings.buffer_size,
         settings.buffer_timeout,
+        settings.heartbeat_timeout,
         context.state,
         services.token,
         tuple(services.addresses().values()),

@@ -25,6 +25,7 @@ from sage.kernel.jobmanager.checkpointing import Checkpointing, CheckpointStatis
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
 from sage.kernel.jobmanager.recovery import SLOT, Recovery, task_name
 from sage.kernel.jobmanager.restore import RestoredJob
+from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
 from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -46,12 +47,15 @@ class JobMetrics:
         seconds: How long the job has been running.
         records_in: Records of its sources that have been processed.
         total_count: How many records its sources will give, if all of them know.
+        slots: What each slot of a job over several processes does with its time: of the present
+            attempt. The last one may be the program's own.
     """
 
     operators: dict[str, OperatorMetrics]
     seconds: float
     records_in: int
     total_count: int | None = None
+    slots: tuple[SlotFigures, ...] = ()
 
     @property
     def records_per_second(self) -> float:
@@ -354,6 +358,7 @@ class Job:
             max(0.0, until - self._started),
             processed,
             self._total_count(),
+            tuple(task.figures for task in tuple(self._tasks) if task.figures is not None),
         )
 
     def __await__(self) -> Generator[Any, None, JobResult]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from sage.common.errors import JobError, MessageTooLargeError
 from sage.common.suggest import shorten
 from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
 from sage.kernel.runtime.exchange.alignment import Alignment
+from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Links
 from sage.kernel.runtime.exchange.routing import Router, make_router
 
@@ -57,23 +58,6 @@ class _Way:
     pending: dict[int, list[Any]] = field(default_factory=dict)
 
 
-@dataclass
-class ExchangeFigures:
-    """What a slot counts of its exchanges.
-
-    Attributes:
-        sent: Frames sent.
-        sent_bytes: Their bytes.
-        received: Frames received.
-        blocked: Seconds spent waiting for room.
-    """
-
-    sent: int = 0
-    sent_bytes: int = 0
-    received: int = 0
-    blocked: float = 0.0
-
-
 class SlotExchange:
     """Sends and receives for one slot. For the slot's thread alone.
 
@@ -105,7 +89,8 @@ class SlotExchange:
         self.graph = graph
         self.slot = slot
         self.links = links
-        self.figures = ExchangeFigures()
+        self.figures = SlotFigures()
+        self._began = monotonic()
         self._batch_size = batch_size
         self._buffer_timeout = buffer_timeout
         self._monotonic = monotonic
@@ -123,6 +108,11 @@ class SlotExchange:
         self.times: Callable[[], Mapping[int, Time]] = dict
         self._over: set[int] = set()
         self._alignment = Alignment(graph, slot)
+        self._aligning_since = 0.0
+
+    def snapshot(self) -> SlotFigures:
+        """Return the figures as they are now; from any thread."""
+        return replace(self.figures, seconds=self._monotonic() - self._began)
 
     # ---- sending
 
@@ -218,8 +208,8 @@ class SlotExchange:
                 if len(self._inbox) < _MOST_WAITING or waited > _SLOWEST_PATIENCE:
                     self._inbox.extend(self.links.receive(self._alignment.complete_slots))
             self.figures.blocked += self._monotonic() - began
-        self.figures.sent += 1
-        self.figures.sent_bytes += len(frame)
+        self.figures.frames_sent += 1
+        self.figures.bytes_sent += len(frame)
 
     def _unsendable(self, exchange: Exchange, values: list[Any], error: Exception) -> JobError:
         nodes, edge = self.graph.stream_graph.nodes, exchange.edge
@@ -247,7 +237,7 @@ class SlotExchange:
 
     def _take_frame(self, slot: int, frame: bytes, receiver: Receiver) -> None:
         kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
-        self.figures.received += 1
+        self.figures.frames_received += 1
         if kind == _BATCH:
             receiver.take_batch(number, body)
         elif kind == _TIME:
@@ -278,11 +268,14 @@ class SlotExchange:
         if self._alignment.is_new(checkpoint_id) and self.aligning != checkpoint_id:
             self._let_in()  # what had to wait for one that is given up
             self._alignment.begin(checkpoint_id, self._open_senders, self._over)
+            self._aligning_since = self._monotonic()
             self._pass_barriers()
 
     def end_checkpoint(self) -> None:
         """Go on: the state has been taken."""
         self._alignment.end()
+        self.figures.last_alignment = self._monotonic() - self._aligning_since
+        self.figures.aligning += self.figures.last_alignment
         self._let_in()
 
     def abort_checkpoint(self, checkpoint_id: int) -> None:

@@ -37,6 +37,7 @@ from sage.kernel.runtime.task.segment import Deliver
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
+    from sage.kernel.runtime.exchange.figures import SlotFigures
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.020
@@ -390,9 +391,21 @@ class Task:
         if self._exchange is not None:
             self._exchange.flush()
         if self._inlets or self._time.is_waiting() or self._exchange is not None:
-            self._job.clock.wait(self._doorbell, min(polled, default=None))
+            self._sleep(min(polled, default=None))
         if self._time:
             self._time.advance()
+
+    def _sleep(self, seconds: float | None) -> None:
+        clock = self._job.clock
+        began = clock.monotonic()
+        clock.wait(self._doorbell, seconds)
+        if self._exchange is not None:
+            self._exchange.figures.idle += clock.monotonic() - began
+
+    @property
+    def figures(self) -> SlotFigures | None:
+        """What it does with its time, as a slot among others; None if all of the job is here."""
+        return None if self._exchange is None else self._exchange.snapshot()
 
     # ---- checkpoints
 

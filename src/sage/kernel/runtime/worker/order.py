@@ -13,6 +13,7 @@ import cloudpickle
 
 from sage.common.errors import JobError
 from sage.dataflow.graph.execution_graph import ExecutionGraph
+from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Mesh
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.service_address import ServiceAddress
@@ -31,6 +32,7 @@ class SlotSettings:
         batch_size: How many records at most travel together.
         buffer_size: How many records a live source may be read ahead.
         buffer_timeout: How many seconds records wait at most to be sent together.
+        heartbeat_timeout: After how many seconds of silence a process counts as dead.
         state: What keeps the state that functions declare.
         services_token: Stands for the environment's services.
         services: Where they are.
@@ -41,6 +43,7 @@ class SlotSettings:
     batch_size: int
     buffer_size: int
     buffer_timeout: float
+    heartbeat_timeout: float
     state: StateBackend
     services_token: str
     services: tuple[ServiceAddress, ...]
@@ -131,10 +134,17 @@ class Committed:
 
 @dataclass(frozen=True)
 class Counted:
-    """What the operators of a slot have counted so far, and how many records its sources will give."""
+    """The figures of a slot so far.
+
+    Attributes:
+        values: What its operators have counted.
+        totals: How many records its sources will give.
+        figures: What it does with its time.
+    """
 
     values: dict[tuple[int, str], int]
     totals: list[int | None]
+    figures: SlotFigures
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class Slot:
             checkpoints=order.checkpoints,
             state=settings.state,
         )
-        exchange = SlotExchange(
+        self._exchange = exchange = SlotExchange(
             order.graph,
             order.slot,
             self._links,
@@ -232,7 +232,8 @@ class Slot:
             self._tell_counts()
 
     def _tell_counts(self) -> None:
-        self._teller.tell(Counted(self._counters.snapshot(), self.task.total_counts()))
+        totals, figures = self.task.total_counts(), self._exchange.snapshot()
+        self._teller.tell(Counted(self._counters.snapshot(), totals, figures))
 
 
 def _listen(slot: Slot) -> None:

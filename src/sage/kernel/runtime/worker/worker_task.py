@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
+import select
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from typing import IO, Any, Final
 from sage.common.errors import JobError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobVertex
+from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -41,6 +44,7 @@ from sage.kernel.runtime.worker.order import (
 )
 
 _PATIENCE: Final = 5.0
+_START_SECONDS: Final = 60.0
 
 
 class WorkerTask:
@@ -55,6 +59,7 @@ class WorkerTask:
         vertex: The operators of the slot.
         input_ended: Whether its input has ended, which has been reported before.
         last_checkpoint: The number of the last checkpoint before it runs.
+        figures: What it does with its time, as last heard.
         has_ended: Always false: a slot that has nothing to do is not made.
     """
 
@@ -69,11 +74,13 @@ class WorkerTask:
         self.input_ended = self._left = self._has_counted = False
         self.last_checkpoint = 0
         self._reports = reports
+        self._heartbeat_timeout = order.settings.heartbeat_timeout
         self.vertex = JobVertex(order.slot, order.graph.nodes_of(order.slot), f"slot {order.slot}")
         self._name = f"worker {order.slot}"
         self._order: bytes | None = pickle_order(order)
         self._counters = counters
         self._totals: list[int | None] = []
+        self.figures = SlotFigures()
         self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -186,17 +193,23 @@ class WorkerTask:
     def _listen(self, process: subprocess.Popen[bytes]) -> Message | None:
         """Take what the process tells; return its last word, None if it said none."""
         assert process.stdout is not None
-        while (message := read_message(process.stdout)) is not None:
-            if isinstance(message, (Ended, Failed)):
-                return message
-            self._heard(message)
-        return None
+        # Without a buffer, so that nothing has been read ahead of what is waited for.
+        with io.FileIO(process.stdout.fileno(), closefd=False) as pipe:
+            patience = max(_START_SECONDS, self._heartbeat_timeout)
+            while select.select([pipe], [], [], patience)[0]:
+                patience = self._heartbeat_timeout
+                message = read_message(pipe)
+                if message is None or isinstance(message, (Ended, Failed)):
+                    return message
+                self._heard(message)
+        process.kill()
+        raise JobError(f"{self._name} has not been heard of for {patience:g} s and is killed")
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, Counted):
             self._has_counted = self._has_counted or any(message.values.values())
             self._counters.replace(message.values)
-            self._totals = message.totals
+            self._totals, self.figures = message.totals, message.figures
         elif isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif isinstance(message, Printed):
