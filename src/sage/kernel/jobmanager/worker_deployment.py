@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sage.common.ids import new_uuid
 from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import WriteSink
 from sage.kernel.jobmanager.restore import RestoredJob
 from sage.kernel.runtime.exchange.exchange import SlotExchange
-from sage.kernel.runtime.exchange.links import Links, Mesh
+from sage.kernel.runtime.exchange.links import Links, Mesh, mesh_token
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.operator_context import JobContext
@@ -41,7 +39,7 @@ class WorkerDeployment:
     _attempt: int = 0
     _mesh: Mesh | None = None
     _links: Links | None = None
-    _token: str = field(default_factory=lambda: f"sage-x{os.getpid()}-{new_uuid()[:8]}")
+    _token: str = field(default_factory=mesh_token)
 
     @property
     def slots(self) -> int:

@@ -6,20 +6,25 @@ channels rings it, and so does whoever wants it to look up from its wait.
 
 from __future__ import annotations
 
+import os
 import queue
+import re
 from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sage.common.clock import Doorbell
 from sage.common.errors import QueueError
+from sage.common.ids import new_uuid
 from sage.dataflow.graph.execution_graph import ExecutionGraph
-from sage.kernel.transport.sage_queue import SageQueue, remove_queue
+from sage.kernel.transport.sage_queue import SageQueue, list_queues, remove_queue
 
 _BELL_BYTES: Final = 4096
 _MOST_FRAMES: Final = 16
 _LONGEST_WAIT: Final = 3600.0
+_OWNER: Final = re.compile(r"sage-x(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Mesh:
             QueueError: One cannot be made; none is left behind.
             OSError: There is no space.
         """
+        _sweep()
         try:
             for name in self.names():
                 bell = ".bell." in name
@@ -82,6 +88,23 @@ class Mesh:
     def remove(self) -> None:
         """Remove all queues that are there and that nobody uses any more."""
         for name in self.names():
+            with suppress(QueueError):
+                remove_queue(name)
+
+
+def mesh_token() -> str:
+    """Return a token for the meshes of a job of this process.
+
+    It tells whose they are: those of a process that was killed, with all its workers, can be removed.
+    """
+    return f"sage-x{os.getpid()}-{new_uuid()[:8]}"
+
+
+def _sweep() -> None:
+    """Remove what jobs have left behind that were killed with all their workers."""
+    for name in list_queues():
+        owner = _OWNER.match(name)
+        if owner is not None and not Path(f"/proc/{owner[1]}").exists():
             with suppress(QueueError):
                 remove_queue(name)
 

@@ -153,6 +153,10 @@ class Slot:
         order: What to run.
         last_checkpoint: The number of the last checkpoint before.
         teller: Tells the parent.
+
+    Attributes:
+        is_orphan: Whether the parent has ended.
+        task: What runs.
     """
 
     def __init__(self, order: WorkerOrder, last_checkpoint: int, teller: Teller) -> None:
@@ -163,6 +167,8 @@ class Slot:
         self._services = RemoteServices(
             settings.services_token, settings.services, settings.middleware
         )
+        self.is_orphan = False
+        self._mesh = order.mesh
         self._links = Links(order.mesh, order.slot)
         context = JobContext(
             settings.job_name,
@@ -206,6 +212,8 @@ class Slot:
         finally:
             self._links.close()
             self._services.close()
+            if self.is_orphan:  # nobody else will; the last one to end can
+                self._mesh.remove()
         self._ended.set()
         telling.join()
         self._tell_counts()
@@ -241,6 +249,7 @@ def _listen(slot: Slot) -> None:
     with os.fdopen(os.dup(0), "rb") as pipe:
         while (command := read_message(pipe)) is not None:
             slot.obey(command)
+    slot.is_orphan = True
     slot.task.cancel()
     timer = threading.Timer(_ORPHAN_SECONDS, os._exit, (1,))  # whatever a function is doing
     timer.daemon = True
