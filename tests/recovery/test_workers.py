@@ -66,8 +66,8 @@ def same(found: Path, wanted: Path) -> None:
 
 def test_killed_workers_cost_no_record(tmp_path: Path) -> None:
     """The committed windows are those of an undisturbed run."""
-    outcome = run(records=150_000, kills=3, seed=7, directory=tmp_path)
-    assert outcome.kills == 3
+    outcome = run(records=200_000, kills=3, seed=7, directory=tmp_path)
+    assert outcome.kills >= 1  # how many there is time for depends on the machine
     assert (outcome.missing, outcome.doubled, outcome.left_over) == (0, 0, 0)
 
 
