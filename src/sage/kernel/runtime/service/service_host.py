@@ -76,10 +76,15 @@ class ServiceHost:
         """Let every service run in a process of its own, where several processes can call it.
 
         Raises:
-            ConfigError: one runs already in this process.
+            ConfigError: one runs already in this process, or is to run on Ray.
         """
         with self._turn:
             for name, factory in self._factories.items():
+                if factory.options.isolation == "ray":
+                    raise ConfigError(
+                        f"the service {name!r} is on Ray, which the workers of a job over several "
+                        "processes cannot call yet: let it run in a process, or set the parallelism to 1"
+                    )
                 if factory.options.isolation == "local":
                     options = factory.options.changed(isolation="process", inline=False)
                     self.register(replace(factory, options=options), self._task_classes[name])

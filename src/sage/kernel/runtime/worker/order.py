@@ -286,9 +286,15 @@ def _culprit(operator: Any) -> str:
 
 
 def _captured(function: Any) -> dict[str, Any]:
-    cells = getattr(function, "__closure__", None) or ()
-    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
-    return {f"variable {n!r}": cell.cell_contents for n, cell in zip(names, cells, strict=False)}
+    """Return what a function uses of its surroundings, as far as it goes along with it."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None) or ()
+    if code is None:
+        return {}
+    own = zip(code.co_freevars, cells, strict=False)
+    around = function.__globals__ if function.__module__ == "__main__" else {}
+    return {f"variable {name!r}": cell.cell_contents for name, cell in own} | {
+        f"global variable {name!r}": around[name] for name in code.co_names if name in around
+    }
 
 
 def _can_be_pickled(value: Any) -> bool:
