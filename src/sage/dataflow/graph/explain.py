@@ -37,7 +37,11 @@ def _text(job: JobGraph) -> str:
 
 def _text_of_vertex(job: JobGraph, vertex: JobVertex) -> list[str]:
     graph = job.stream_graph
-    numbers = {node: str(place) for place, node in enumerate(vertex.nodes, 1)}
+    numbers = {
+        node: str(place) if other is vertex else f"{other.id + 1}.{place}"
+        for other in job.vertices
+        for place, node in enumerate(other.nodes, 1)
+    }
     lines = []
     for node in vertex.nodes:
         targets = [_text_of_edge(edge, numbers) for edge in graph.outputs(node)]
@@ -51,7 +55,8 @@ def _text_of_edge(edge: Edge, numbers: dict[int, str]) -> str:
 
 
 def _describe(node: StreamNode) -> str:
-    return node.name if node.on_error == "fail" else f"{node.name} [on error: {node.on_error}]"
+    told = node.name if node.on_error == "fail" else f"{node.name} [on error: {node.on_error}]"
+    return told if node.parallelism == 1 else f"{told} ×{node.parallelism}"
 
 
 def _edge_label(edge: Edge) -> str:

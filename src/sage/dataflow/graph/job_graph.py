@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sage.common.errors import GraphError
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
+from sage.dataflow.operator.keyed import KeyBy
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def _is_chainable(edge: Edge, graph: StreamGraph) -> bool:
     source, target = graph.nodes[edge.source], graph.nodes[edge.target]
     if source.parallelism != target.parallelism:
         return False
-    return source.parallelism == 1 or edge.upstream.partitioning.kind == "forward"
+    forward = edge.upstream.partitioning.kind == "forward"
+    return source.parallelism == 1 or (forward and not isinstance(source.operator, KeyBy))
 
 
 def _chain_name(nodes: list[StreamNode]) -> str:

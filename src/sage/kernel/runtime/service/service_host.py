@@ -83,7 +83,8 @@ class ServiceHost:
                 if factory.options.isolation == "ray":
                     raise ConfigError(
                         f"the service {name!r} is on Ray, which the workers of a job over several "
-                        "processes cannot call yet: let it run in a process, or set the parallelism to 1"
+                        "processes cannot call yet: let it run in a process, or set the "
+                        "parallelism to 1"
                     )
                 if factory.options.isolation == "local":
                     options = factory.options.changed(isolation="process", inline=False)
