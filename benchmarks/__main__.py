@@ -12,6 +12,7 @@ from benchmarks import (
     checkpoints,
     latency,
     memory,
+    parallel,
     service_calls,
     service_peers,
     startup,
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "async_map": async_map.async_map,
     "windows": windows.windows,
     "checkpoints": checkpoints.checkpoints,
+    "parallel": parallel.parallel,
     "service_calls": service_calls.service_calls,
     "service_peers": service_peers.service_peers,
 }

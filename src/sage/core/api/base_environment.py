@@ -28,6 +28,7 @@ from sage.connector.socket import SocketTextSource
 from sage.connector.user_function import BatchFunctionSource, GivesRecords, live_source
 from sage.core.api.datastream import DataStream
 from sage.core.api.job_handle import JobHandle
+from sage.core.api.overrides import take_overrides
 from sage.core.api.recovery_settings import RECOVERY_KEYS
 from sage.core.api.service_registration import ServiceRegistration
 from sage.core.api.source_checks import check_options, check_source_class, gives_records
@@ -82,7 +83,8 @@ class BaseEnvironment(ABC):
         self.name = name
         self.env_uuid = new_uuid()
         self.logger: logging.Logger = get_logger(name)
-        self._config = dict(config or {})
+        self._overrides = take_overrides()
+        self._config = {**(config or {}), **self._overrides}
         self._settings = EnvironmentConfig.parse(self._config, RECOVERY_KEYS)
         self._clock = clock or SystemClock()
         self._pipeline = Pipeline()
@@ -95,7 +97,7 @@ class BaseEnvironment(ABC):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration as it was given."""
+        """The configuration as it was given, with what `sage run --set` has put on top."""
         return self._config
 
     def set_console_log_level(self, level: str) -> None:
@@ -217,6 +219,7 @@ class BaseEnvironment(ABC):
         return StateBackend(of.state_backend, of.state_directory, of.state_cache_bytes)
 
     def _configure(self, **values: Any) -> None:
+        values |= self._overrides
         settings = EnvironmentConfig.parse({**self._config, **values}, RECOVERY_KEYS)
         self._config.update(values)
         self._settings = settings

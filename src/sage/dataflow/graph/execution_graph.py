@@ -148,14 +148,27 @@ def _parallelism(graph: StreamGraph, splits: Mapping[int, Sequence[str]]) -> dic
 
     What is in a feedback loop has one: what goes round stays in one slot.
     """
-    counts = {}
-    for node in graph.nodes.values():
+    counts, looped = dict[int, int](), _in_loops(graph)
+    for number in topological_order(graph):
+        node = graph.nodes[number]
         wanted = node.parallelism
         if isinstance(node.operator, ReadSource):
             wanted = min(wanted, max(1, len(splits.get(node.id, ()))))
-        counts[node.id] = wanted
-    counts |= dict.fromkeys(_in_loops(graph), 1)
+        elif isinstance(node.operator, KeyBy):
+            wanted = _where_records_are(node, counts) or wanted
+        counts[number] = 1 if number in looped else wanted
     return counts
+
+
+def _where_records_are(node: StreamNode, counts: Mapping[int, int]) -> int | None:
+    """Return the parallelism of what an operator reads from; None if that is said otherwise.
+
+    Keys are found there, and records dealt out by them alone: so those of a key keep their order.
+    """
+    inputs = [upstream for side in node.inputs for upstream in side]
+    found = {counts.get(upstream.node) for upstream in inputs}
+    said = any(upstream.partitioning.kind != "forward" for upstream in inputs)
+    return None if said or len(found) != 1 else found.pop()
 
 
 def _in_loops(graph: StreamGraph) -> set[int]:

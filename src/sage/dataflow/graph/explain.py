@@ -56,7 +56,7 @@ def _text_of_edge(edge: Edge, numbers: dict[int, str]) -> str:
 
 def _describe(node: StreamNode) -> str:
     told = node.name if node.on_error == "fail" else f"{node.name} [on error: {node.on_error}]"
-    return told if node.parallelism == 1 else f"{told} ×{node.parallelism}"
+    return told if node.parallelism == 1 else f"{told} [{node.parallelism} subtasks]"
 
 
 def _edge_label(edge: Edge) -> str:

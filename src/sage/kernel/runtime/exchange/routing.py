@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
+from operator import itemgetter
 from typing import Any, Final
 
 from sage.common.errors import GraphError
@@ -13,6 +15,7 @@ Router = Callable[[Sequence[Any]], list[tuple[int, list[Any]]]]
 """Parts a batch: returns pairs of a receiver's index and what it gets, in order; none is empty."""
 
 _MOST_KEYS: Final = 100_000
+_KEY: Final = itemgetter(1)
 
 
 def make_router(
@@ -74,10 +77,9 @@ class _ByKey:
 
     def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
         """Part a batch; the key stands behind the record."""
-        parts: list[list[Any]] = [[] for _ in range(self._count)]
-        puts, places = [part.append for part in parts], self._places
-        for value in values:
-            puts[places[value[1]]](value)
+        # No loop of Python's own: this is done for every record.
+        places = list(map(self._places.__getitem__, map(_KEY, values)))
+        parts = [list(compress(values, map(index.__eq__, places))) for index in range(self._count)]
         return [(index, part) for index, part in enumerate(parts) if part]
 
 

@@ -7,6 +7,7 @@ also when the process that started it is killed.
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -55,6 +56,7 @@ from sage.kernel.runtime.worker.order import (
 
 _TELL_SECONDS: Final = 0.25
 _ORPHAN_SECONDS: Final = 5.0
+_YOUNG_OBJECTS: Final = 50_000  # a batch of records is garbage in a moment, and in no cycle
 
 
 class Teller:
@@ -276,6 +278,8 @@ def main() -> int:
     except BaseException as error:  # noqa: BLE001 - told to the parent, which raises it
         teller.tell(Failed.of(error))
         return 1
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     threading.Thread(target=_listen, args=(slot,), name="sage-worker-orders", daemon=True).start()
     slot.run()
     lines.finish()
