@@ -70,25 +70,31 @@ class HeapKeyedStore:
         return self._snapshot(KeyTable.full, lambda kind: kind.full())
 
     def take_changes(self) -> dict[str, Any]:
-        """Return what changed in tables and timers since the last call or `load`, plain.
+        """Return what changed in tables and timers since the last call or `load`.
 
-        Broadcast and list state is small and comes whole. A chain begins with `take_full`.
+        The tables may be the live ones: pickle them at once. Broadcast and list state is small and
+        comes whole. A chain begins with `take_full`.
 
         Raises:
             StateError: the store is not layered.
         """
-        if not self._layered:
-            raise StateError("this store does not keep track of changes: take snapshot_full()")
+        self._check_layered()
         return self._snapshot(KeyTable.take_changes, lambda kind: kind.take_changes())
 
     def take_full(self) -> dict[str, Any]:
-        """Return all there is, plain, and let changes count from here: what begins a chain.
+        """Return all there is, and let changes count from here: what begins a chain.
+
+        The tables are the live ones: pickle them at once.
 
         Raises:
             StateError: the store is not layered.
         """
-        self.take_changes()
-        return self.snapshot_full()
+        self._check_layered()
+        return self._snapshot(KeyTable.take_full, lambda kind: kind.take_full())
+
+    def _check_layered(self) -> None:
+        if not self._layered:
+            raise StateError("this store does not keep track of changes: take snapshot_full()")
 
     def _snapshot(
         self, of_table: Callable[[KeyTable], Any], of_timers: Callable[[Any], Any]

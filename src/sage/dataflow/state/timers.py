@@ -44,7 +44,7 @@ class TimerQueue:
         """Forget a timer, if there is one."""
         self._ready()
         self._live.pop((ts, key, namespace), None)
-        if len(self._heap) > 64 and len(self._heap) > 4 * self._size_bound():
+        if len(self._heap) > 64 and len(self._heap) > 4 * len(self._live):
             self._stale = True
 
     def pop_due(self, time: int) -> Iterator[Due]:
@@ -75,6 +75,10 @@ class TimerQueue:
         """Return what changed since the last call or `load`: see `KeyTable.take_changes`."""
         return self._live.take_changes()
 
+    def take_full(self) -> dict[Any, Any]:
+        """Return all timers, and let changes count from here: see `KeyTable.take_full`."""
+        return self._live.take_full()
+
     def full(self) -> dict[Any, Any]:
         """Return all timers, each with the number of its registration."""
         return self._live.full()
@@ -95,9 +99,6 @@ class TimerQueue:
             if not owns(timer[1]):
                 del self._live[timer]
         self._stale = True
-
-    def _size_bound(self) -> int:
-        return len(self._live.fresh) + len(self._live.base)
 
     def _ready(self) -> list[tuple[int, int, int, Any, Any]]:
         if self._stale:
