@@ -37,6 +37,9 @@ class RequestQueue(Protocol):
         ...
 
 
+_HOOKS = frozenset({"setup", "start", "stop", "cleanup"})
+
+
 class BaseServiceTask:
     """A service with its life: made, started, called, stopped.
 
@@ -136,7 +139,8 @@ class BaseServiceTask:
         if self.options.inline:
             return
         self._deserted = False
-        for number in range(self.options.max_concurrency):
+        # A thread that only begins coroutines need not be one of many that take turns.
+        for number in range(1 if self._only_begins() else self.options.max_concurrency):
             name = f"sage-service-{self.name}-{number}"
             worker = threading.Thread(target=self._work, name=name, daemon=True)
             worker.start()
@@ -236,6 +240,16 @@ class BaseServiceTask:
         methods = (getattr(type(self.service), name, None) for name in dir(type(self.service)))
         leaves = any(inspect.iscoroutinefunction(method) for method in methods)
         return Slots(self.options.max_concurrency) if leaves else NoSlots()
+
+    def _only_begins(self) -> bool:
+        """Say whether all methods are `async def`, so that no request keeps its thread."""
+        if self.custom_handle_request is not None or self._running_executor().batched is not None:
+            return False
+        if type(self).handle_request is not BaseServiceTask.handle_request:
+            return False
+        names = {name for name in dir(type(self.service)) if not name.startswith("_")} - _HOOKS
+        methods = [getattr(type(self.service), name, None) for name in names]
+        return bool(methods) and all(map(inspect.iscoroutinefunction, methods))
 
     def make_service(self) -> None:
         """Make the service object and call the hooks of its beginning.

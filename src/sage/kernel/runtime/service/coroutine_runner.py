@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any
 
 from sage.common.errors import ServiceTimeoutError, ServiceUnavailableError
@@ -26,7 +28,10 @@ class CoroutineRunner:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._closing = False
-        self._running: dict[Key, asyncio.Task[Any]] = {}
+        self._running: dict[Key, tuple[asyncio.Task[Any], float]] = {}  # with their deadlines
+        self._next_look = inf  # for deadlines that have passed
+        self._handed: deque[Any] = deque()
+        self._is_called = False
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -38,7 +43,20 @@ class CoroutineRunner:
         answer: Callable[[Any, BaseException | None], None],
     ) -> None:
         """Run a coroutine until `deadline`; `answer(result, error)` is called in the loop's thread."""
-        self._loop.call_soon_threadsafe(self._begin, key, coroutine, deadline, answer)
+        # Waking the loop costs more than all the rest, so those that come meanwhile go along.
+        self._handed.append((key, coroutine, deadline, answer))
+        if not self._is_called:
+            self._is_called = True
+            try:
+                self._loop.call_soon_threadsafe(self._begin_handed)
+            except RuntimeError:  # it has been closed
+                self._is_called = False
+                raise
+
+    def _begin_handed(self) -> None:
+        self._is_called = False  # before they are taken: what is handed over now calls again
+        while self._handed:
+            self._begin(*self._handed.popleft())
 
     def _begin(
         self,
@@ -47,18 +65,36 @@ class CoroutineRunner:
         deadline: float,
         answer: Callable[[Any, BaseException | None], None],
     ) -> None:
-        work = self._running[key] = self._loop.create_task(_outcome(coroutine))
-        left = deadline - time.monotonic()
-        timer = None if left > _FOR_EVER else self._loop.call_later(left, work.cancel)
+        work = self._loop.create_task(_outcome(coroutine))
+        self._running[key] = (work, deadline)
+        if deadline < self._next_look:
+            self._look_at(deadline)
 
         def end(ended: asyncio.Task[Any]) -> None:
             del self._running[key]
-            if timer is not None:
-                timer.cancel()
             coroutine.close()  # it may have been cancelled unbegun
             answer(*self._result(ended, deadline))
 
         work.add_done_callback(end)
+
+    def _look_at(self, deadline: float) -> None:
+        """Look for what has taken too long then: one timer for all, for most deadlines do not pass."""
+        left = deadline - time.monotonic()
+        if left < _FOR_EVER:
+            self._next_look = deadline
+            self._loop.call_later(left, self._look, deadline)
+
+    def _look(self, planned: float) -> None:
+        if planned != self._next_look:
+            return  # another look, which is sooner, does the same
+        self._next_look = inf
+        now, coming = time.monotonic(), inf
+        for work, deadline in self._running.values():
+            if deadline <= now:
+                work.cancel()
+            else:
+                coming = min(coming, deadline)
+        self._look_at(coming)
 
     def cancel(self, key: Key) -> None:
         """Cancel the coroutine that works on a request, if there is one."""
@@ -68,7 +104,7 @@ class CoroutineRunner:
     def _cancel(self, key: Key) -> None:
         running = self._running.get(key)
         if running is not None:
-            running.cancel()
+            running[0].cancel()
 
     def _result(
         self, ended: asyncio.Task[Any], deadline: float
@@ -93,8 +129,8 @@ class CoroutineRunner:
     async def _cancel_all(self) -> None:
         here = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not here]
-        for running in list(self._running.values()):
-            running.cancel()
+        for work, _ in list(self._running.values()):
+            work.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
