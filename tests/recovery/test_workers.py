@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from recovery.worker_kills import run
 
+from recovery.worker_kills import run
 from sage import JobStatus, LocalEnvironment, session_window
 from sage.common.errors import ConfigError
 from sage.kernel.runtime.worker.worker_task import WorkerTask

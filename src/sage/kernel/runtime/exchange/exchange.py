@@ -21,7 +21,7 @@ from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
 from sage.kernel.runtime.exchange.alignment import Alignment
 from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Links
-from sage.kernel.runtime.exchange.routing import Router, make_router
+from sage.kernel.runtime.exchange.routing import Refuse, Router, make_router, raise_at_once
 
 Deliver = Callable[[Sequence[Any]], None]
 Time = tuple[int, bool]
@@ -116,15 +116,24 @@ class SlotExchange:
 
     # ---- sending
 
-    def sender(self, exchange: Exchange, deliver: Deliver | None, *, packed: bool) -> Deliver:
+    def sender(
+        self,
+        exchange: Exchange,
+        deliver: Deliver | None,
+        *,
+        packed: bool,
+        refuse: Refuse = raise_at_once,
+    ) -> Deliver:
         """Return what takes the batches that go into an exchange.
 
         Args:
             exchange: The exchange.
             deliver: Takes those records that stay in this slot; None if it receives none.
             packed: Whether a record travels as a tuple, its key or its time behind it.
+            refuse: Takes a value that has no place, and why.
         """
-        route = make_router(exchange, self.graph.max_parallelism, packed=packed, first=self.slot)
+        groups = self.graph.max_parallelism
+        route = make_router(exchange, groups, packed=packed, first=self.slot, refuse=refuse)
         way = self._ways[exchange.number] = _Way(exchange, route, deliver)
 
         def send(values: Sequence[Any]) -> None:

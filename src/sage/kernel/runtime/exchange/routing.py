@@ -14,12 +14,25 @@ from sage.dataflow.key_group import key_group, subtask_of
 Router = Callable[[Sequence[Any]], list[tuple[int, list[Any]]]]
 """Parts a batch: returns pairs of a receiver's index and what it gets, in order; none is empty."""
 
+Refuse = Callable[[Any, Exception], object]
+"""Takes a value that has no place, and why."""
+
 _MOST_KEYS: Final = 100_000
 _KEY: Final = itemgetter(1)
 
 
+def raise_at_once(value: Any, error: Exception) -> None:
+    """Refuse a value by raising why."""
+    raise error
+
+
 def make_router(
-    exchange: Exchange, max_parallelism: int, *, packed: bool, first: int = 0
+    exchange: Exchange,
+    max_parallelism: int,
+    *,
+    packed: bool,
+    first: int = 0,
+    refuse: Refuse = raise_at_once,
 ) -> Router:
     """Return what parts the batches of an exchange.
 
@@ -28,6 +41,8 @@ def make_router(
         max_parallelism: How many key groups there are.
         packed: Whether a record travels as a tuple, its key or its time behind it.
         first: The receiver at which turns begin.
+        refuse: Takes a value that has no place: its key has no stable hash, or the user's function
+            fails. The others go on.
 
     Examples:
         >>> from sage.dataflow.graph.stream_graph import Edge
@@ -41,14 +56,14 @@ def make_router(
     """
     count = len(exchange.receivers)
     if exchange.spread == "hash":
-        return _ByKey(max_parallelism, count)
+        return _ByKey(max_parallelism, count, refuse)
     if exchange.spread == "rebalance":
         return _InTurn(count, first)
     if exchange.spread == "broadcast":
         return lambda values: [(index, list(values)) for index in range(count)]
     if exchange.spread == "custom":
         assert exchange.function is not None
-        return _ByFunction(exchange.function, count, packed=packed)
+        return _ByFunction(exchange.function, count, refuse, packed=packed)
     return lambda values: [(0, list(values))]
 
 
@@ -71,16 +86,29 @@ class _Places(dict[Any, int]):
 class _ByKey:
     """Sends the records of a key to the subtask that owns its key group."""
 
-    def __init__(self, max_parallelism: int, count: int) -> None:
+    def __init__(self, max_parallelism: int, count: int, refuse: Refuse) -> None:
         self._places = _Places(max_parallelism, count)
         self._count = count
+        self._refuse = refuse
 
     def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
         """Part a batch; the key stands behind the record."""
         # No loop of Python's own: this is done for every record.
-        places = list(map(self._places.__getitem__, map(_KEY, values)))
+        try:
+            places = list(map(self._places.__getitem__, map(_KEY, values)))
+        except Exception:  # noqa: BLE001 - a key has no place: which, is found one by one
+            values = [value for value in values if self._has_place(value)]
+            places = list(map(self._places.__getitem__, map(_KEY, values)))
         parts = [list(compress(values, map(index.__eq__, places))) for index in range(self._count)]
         return [(index, part) for index, part in enumerate(parts) if part]
+
+    def _has_place(self, value: Any) -> bool:
+        try:
+            self._places[_KEY(value)]
+        except Exception as error:  # noqa: BLE001 - given to the operator's policy
+            self._refuse(value, error)
+            return False
+        return True
 
 
 class _InTurn:
@@ -101,25 +129,29 @@ class _InTurn:
 class _ByFunction:
     """Sends each record where the user's function says."""
 
-    def __init__(self, function: Callable[[Any, int], int], count: int, *, packed: bool) -> None:
+    def __init__(
+        self, function: Callable[[Any, int], int], count: int, refuse: Refuse, *, packed: bool
+    ) -> None:
         self._function = function
         self._count = count
+        self._refuse = refuse
         self._packed = packed
 
     def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
-        """Part a batch.
-
-        Raises:
-            GraphError: the function returned no index of a subtask.
-        """
+        """Part a batch."""
         parts: list[list[Any]] = [[] for _ in range(self._count)]
         for value in values:
-            record = value[0] if self._packed else value
-            index = self._function(record, self._count)
-            if type(index) is not int or not 0 <= index < self._count:
-                raise GraphError(
-                    f"the function of partition_custom() returned {index!r}; it must return a whole "
-                    f"number from 0 to {self._count - 1}"
-                )
-            parts[index].append(value)
+            try:
+                parts[self._place(value[0] if self._packed else value)].append(value)
+            except Exception as error:  # noqa: BLE001 - given to the operator's policy
+                self._refuse(value, error)
         return [(index, part) for index, part in enumerate(parts) if part]
+
+    def _place(self, record: Any) -> int:
+        index = self._function(record, self._count)
+        if type(index) is not int or not 0 <= index < self._count:
+            raise GraphError(
+                f"the function of partition_custom() returned {index!r}; it must return a whole "
+                f"number from 0 to {self._count - 1}"
+            )
+        return index

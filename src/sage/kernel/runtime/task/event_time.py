@@ -85,7 +85,7 @@ class HeldTime:
 
     part: LivePart
     sources: set[int]
-    inputs: Sequence[TimeInput | HeldTime | RemoteTime]
+    inputs: Sequence[Origins]
     ended: bool = False
 
     @property
@@ -113,22 +113,16 @@ class RemoteTime:
 
 
 @dataclass(eq=False)
-class Listener:
-    """An operator that reacts to time.
+class Junction:
+    """Where the event time of several origins comes together.
 
     Attributes:
-        live: The operator.
-        part: Its live part.
-        inputs: Where its event time comes from.
-        held: Where event time comes from behind it, if it holds it.
-        marks: How far the time of each input has come, as far as the operator may know: an input
-            whose time has moved may still have records on the way here.
+        inputs: Where it comes from.
+        marks: How far the time of each input has come, as far as may be known here: an input whose
+            time has moved may still have records on the way here.
     """
 
-    live: LiveOperator
-    part: LivePart
-    inputs: Sequence[TimeInput | HeldTime | RemoteTime] = ()
-    held: HeldTime | None = None
+    inputs: Sequence[Origins] = ()
     marks: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,13 +132,13 @@ class Listener:
         """Take note of the time of all inputs: their records are all here."""
         self.marks = [entry.watermark for entry in self.inputs]
 
-    def look_at(self, moved: set[TimeInput | HeldTime | RemoteTime]) -> None:
+    def look_at(self, moved: set[Origins]) -> None:
         """Take note of the time of some inputs."""
         for index, entry in enumerate(self.inputs):
             if entry in moved:
                 self.marks[index] = entry.watermark
 
-    def watermark(self) -> int:
+    def least(self) -> int:
         """Return the least of the times of the inputs; idle ones do not count, unless all are."""
         if len(self.marks) == 1:
             return self.marks[0]
@@ -153,7 +147,42 @@ class Listener:
         return min(active) if active else max(self.marks, default=MIN_WATERMARK)
 
 
-Origins = TimeInput | HeldTime | RemoteTime
+@dataclass(eq=False)
+class SentTime(Junction):
+    """Event time as this slot sends it into an exchange: all records before it are sent already.
+
+    Attributes:
+        watermark: How far it has come.
+    """
+
+    watermark: int = MIN_WATERMARK
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds nobody back."""
+        return all(entry.idle for entry in self.inputs)
+
+    def go_on(self) -> None:
+        """Come as far as the inputs have, as far as that is known here."""
+        self.watermark = max(self.watermark, self.least())
+
+
+@dataclass(eq=False, kw_only=True)
+class Listener(Junction):
+    """An operator that reacts to time.
+
+    Attributes:
+        live: The operator.
+        part: Its live part.
+        held: Where event time comes from behind it, if it holds it.
+    """
+
+    live: LiveOperator
+    part: LivePart
+    held: HeldTime | None = None
+
+
+Origins = TimeInput | HeldTime | RemoteTime | SentTime
 
 
 class Timekeeper:
@@ -183,15 +212,20 @@ class Timekeeper:
         self._held: dict[int, HeldTime] = {}
         self.listeners: list[Listener] = []
         self._remote: dict[tuple[int, int], RemoteTime] = {}
-        self._asked_for: set[int] = set()  # whose time other slots want to know
+        self._sent: dict[int, SentTime] = {}
+        self._junctions: list[Listener | SentTime] = []  # each after those that it looks at
         layout = TimeLayout(graph, *((exchange.graph, exchange.slot) if exchange else ()))
         for node in layout.order:
             above, sources = layout.look_above(node)
+            for way in layout.sent.keys() - self._sent.keys():
+                self._send_time(way, layout.sent[way])
             if node in live:
                 self._note(node, live[node], above, sources)
             layout.note(node, begins=self._begins_time(graph, node), goes_on=self._goes_on(node))
-        if exchange is not None:
-            self._asked_for = layout.crossing & (self.inputs.keys() | self._held.keys())
+
+    def _send_time(self, way: int, origins: Sequence[Origin]) -> None:
+        self._sent[way] = SentTime([self._input_at(*origin) for origin in origins])
+        self._junctions.append(self._sent[way])
 
     def _note(
         self, node: int, live: LiveOperator, above: Sequence[Origin], sources: set[int]
@@ -204,7 +238,8 @@ class Timekeeper:
             inputs = [self._input_at(*origin) for origin in above]
             holds = part.holds_time or part.puts_out_at_end
             held = HeldTime(part, set(sources), inputs) if holds else None
-            self.listeners.append(Listener(live, part, inputs, held))
+            self.listeners.append(Listener(inputs, live=live, part=part, held=held))
+            self._junctions.append(self.listeners[-1])
             if held is not None:
                 self._held[node] = held
 
@@ -220,19 +255,20 @@ class Timekeeper:
         return node in self._held or (live is not None and live.node.operator.final)
 
     def _input_at(self, node: int, slot: int | None) -> Origins:
-        if slot is None:
-            return self._held[node] if node in self._held else self.inputs[node]
-        return self._remote.setdefault((node, slot), RemoteTime())
+        if slot is not None:
+            return self._remote.setdefault((node, slot), RemoteTime())
+        if node < 0:
+            return self._sent[node]
+        return self._held[node] if node in self._held else self.inputs[node]
 
     def __bool__(self) -> bool:
-        return bool(self.listeners) or bool(self._asked_for)
+        return bool(self._junctions)
 
     # ---- other slots
 
     def times(self) -> dict[int, tuple[int, bool]]:
-        """Return what other slots want to know: how far time has come here, and what is idle."""
-        entries = ((node, self._input_at(node, None)) for node in self._asked_for)
-        return {node: (entry.watermark, entry.idle) for node, entry in entries}
+        """Return how far the time has come that goes into each exchange, and whether it is idle."""
+        return {way: (entry.watermark, entry.idle) for way, entry in self._sent.items()}
 
     def take_times(self, slot: int, times: Mapping[int, tuple[int, bool]]) -> None:
         """Take note of how far time has come in another slot; all records before it are here."""
@@ -314,24 +350,28 @@ class Timekeeper:
 
     def tell(self) -> None:
         """Tell everybody whose event time has moved; nothing is on its way."""
-        for listener in self.listeners:
-            listener.look()
-            self._tell_one(listener)
+        for junction in self._junctions:
+            junction.look()
+            self._tell_one(junction)
 
     def _tell_below(self, entry: TimeInput) -> None:
         moved: set[Origins] = {entry}
-        for listener in self.listeners:
-            if not moved.isdisjoint(listener.inputs):
-                listener.look_at(moved)
-                self._tell_one(listener)
-                if listener.held is not None:
-                    moved.add(listener.held)
+        for junction in self._junctions:
+            if not moved.isdisjoint(junction.inputs):
+                junction.look_at(moved)
+                self._tell_one(junction)
+                behind = junction if isinstance(junction, SentTime) else junction.held
+                if behind is not None:
+                    moved.add(behind)
 
-    def _tell_one(self, listener: Listener) -> None:
-        watermark = listener.watermark()
-        if watermark > listener.live.watermark:
-            listener.live.watermark = watermark
-            self._run(listener, partial(listener.part.advance, watermark))
+    def _tell_one(self, junction: Listener | SentTime) -> None:
+        if isinstance(junction, SentTime):
+            junction.go_on()
+            return
+        watermark, live = junction.least(), junction.live
+        if watermark > live.watermark:
+            live.watermark = watermark
+            self._run(junction, partial(junction.part.advance, watermark))
 
     # ---- processing time
 

@@ -128,7 +128,12 @@ class Fuser:
             if edge.target in self.live:
                 here = self._deliver_here(edge)
             packed = self.is_keyed(target, edge.index) or self.is_timed(target, edge.index)
-            port.deliver = self._exchange.sender(way, here, packed=packed)
+            fail = self.failing(self.live[edge.source])
+
+            def refuse(value: Any, error: Exception) -> None:
+                fail(error, value[0] if packed else value)
+
+            port.deliver = self._exchange.sender(way, here, packed=packed, refuse=refuse)
         return self._ports[place]
 
     def _deliver_here(self, edge: Edge) -> Deliver:

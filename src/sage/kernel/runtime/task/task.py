@@ -265,18 +265,20 @@ class Task:
 
     def _move(self) -> None:
         """Read the sources in turn until they have ended and nothing is in flight in a loop."""
-        backlog, time = self._fuser.backlog, self._time
-        while self._inlets or backlog or time.is_waiting():
+        while not self._has_read_all():
             self._check_cancelled()
             self._obey()
             if self._leaving:
                 return
             if self._stopping and not self._stopped:
                 self._stop_reading()
-            self._step()
+            self._step(self._has_read_all)
 
-    def _step(self) -> None:
-        """Do what there is to do, once; wait if there is nothing."""
+    def _has_read_all(self) -> bool:
+        return not (self._inlets or self._fuser.backlog or self._time.is_waiting())
+
+    def _step(self, is_done: Callable[[], bool]) -> None:
+        """Do what there is to do, once; wait if there is nothing, unless it is done with that."""
         if self._exchange is not None and self._exchange.aligning is not None:
             self._align(self._exchange)
             return
@@ -288,7 +290,7 @@ class Task:
             time.poll()
         moved = self._exchange is not None and self._receive(self._exchange)
         # While a loop holds more than a batch, the sources wait: its memory stays bounded.
-        if len(backlog) <= 1 and not self._read_all() and not backlog and not moved:
+        if len(backlog) <= 1 and not self._read_all() and not (backlog or moved or is_done()):
             self._wait()
 
     def _receive(self, exchange: SlotExchange) -> bool:
@@ -577,7 +579,7 @@ class Task:
     def _step_until(self, condition: Callable[[], bool]) -> None:
         self._obey_orders()
         while not condition():
-            self._step()
+            self._step(condition)
             self._obey_orders()
 
     def _obey_orders(self) -> None:

@@ -174,7 +174,7 @@ class Failed:
 
     Attributes:
         error: The exception, pickled; None if it cannot be.
-        text: Its traceback.
+        text: Its traceback, if it or one of its causes cannot be.
     """
 
     error: bytes | None
@@ -187,7 +187,7 @@ class Failed:
         while step is not None and len(chain) < _MOST_CAUSES:
             chain.append(step)
             step = step.__cause__
-        text = "".join(traceback.format_exception(error))
+        text, whole = "".join(traceback.format_exception(error)), len(chain)
         while chain:
             try:
                 pickled: bytes = cloudpickle.dumps(chain)
@@ -195,7 +195,7 @@ class Failed:
             except Exception:  # noqa: BLE001 - many exceptions cannot; then their text must do
                 chain.pop()
             else:
-                return cls(pickled, text)
+                return cls(pickled, text if len(chain) < whole else "")
         return cls(None, text)
 
     def unwrap(self, worker: str) -> BaseException:
@@ -210,7 +210,7 @@ class Failed:
             return JobError(f"{worker} failed:\n{self.text}")
         for error, cause in itertools.pairwise(chain):
             error.__cause__ = cause
-        chain[0].add_note(f"In {worker}.")
+        chain[0].add_note(f"In {worker}.{self.text and f' {self.text}'}")
         return chain[0]
 
 

@@ -83,7 +83,8 @@ class WorkerTask:
         self.figures = SlotFigures()
         self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may cancel while it is held
+        self._killer: threading.Timer | None = None
         self._said: list[Command] = []
 
     @property
@@ -182,13 +183,26 @@ class WorkerTask:
         with self._lock:
             self._process = process
             for command in self._said:
-                _write(process.stdin, command)
+                self._tell(process, command)
 
     def _say(self, command: Command) -> None:
         with self._lock:
             self._said.append(command)
             if self._process is not None:
-                _write(self._process.stdin, command)
+                self._tell(self._process, command)
+
+    def _tell(self, process: subprocess.Popen[bytes], command: Command) -> None:
+        _write(process.stdin, command)
+        if isinstance(command, Cancel) and self._killer is None:
+            self._killer = threading.Timer(_PATIENCE, self._kill)
+            self._killer.daemon = True
+            self._killer.start()
+
+    def _kill(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._logger.warning("the process does not leave off and is killed")
+                self._process.kill()
 
     def _listen(self, process: subprocess.Popen[bytes]) -> Message | None:
         """Take what the process tells; return its last word, None if it said none."""
@@ -243,6 +257,8 @@ class WorkerTask:
             process.wait()
         with self._lock:
             self._process = None
+            if self._killer is not None:
+                self._killer.cancel()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):

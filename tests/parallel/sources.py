@@ -1,0 +1,96 @@
+"""Sources with several splits, and one that waits until something has happened."""
+
+import os
+import random
+
+from sage import Source, SourceReader
+
+
+def events(seed, count, keys=20, span=60_000, disorder=500):
+    """Return records `(key, number, ms)`; none comes more than `disorder` ms after a later one."""
+    rng = random.Random(seed)
+    times = sorted(rng.sample(range(span), count))
+    times.sort(key=lambda ms: ms + rng.uniform(0, disorder))
+    return [(f"k{rng.randrange(keys)}", number, ms) for number, ms in enumerate(times)]
+
+
+class SplitSource(Source):
+    """Gives the records of several splits, each in its order."""
+
+    def __init__(self, **splits):
+        self.splits = splits
+
+    def list_splits(self):
+        return sorted(self.splits)
+
+    def create_reader(self, splits, context):
+        return _SplitReader([self.splits[name] for name in splits])
+
+
+class _SplitReader(SourceReader):
+    def __init__(self, splits):
+        self._iterators = [iter(split) for split in splits]
+
+    def read_batch(self, max_records):
+        batch = []
+        while self._iterators and len(batch) < max_records:
+            iterator = self._iterators.pop(0)
+            try:
+                batch.append(next(iterator))
+            except StopIteration:
+                continue
+            self._iterators.append(iterator)
+        return batch or None
+
+    def snapshot(self):
+        return {}
+
+
+class GatedSource(Source):
+    """Gives some records, and others only once the file `gate` has as many bytes as were asked for.
+
+    With `gate=None` it never gives those, and never ends until it is told to stop.
+    """
+
+    def __init__(self, records, gate=None, size=1, then=()):
+        self.records, self.gate, self.size, self.then = list(records), gate, size, list(then)
+
+    def create_reader(self, splits, context):
+        return _GatedReader(self)
+
+
+class _GatedReader(SourceReader):
+    def __init__(self, source):
+        self._source = source
+        self._left = list(source.records)
+        self._open = False
+
+    def read_batch(self, max_records):
+        batch, self._left = self._left[:max_records], self._left[max_records:]
+        if batch or self._open:
+            return batch or None
+        if size_of(self._source.gate) >= self._source.size:
+            self._open, self._left = True, list(self._source.then)
+        return []
+
+    def snapshot(self):
+        return {}
+
+
+def size_of(path):
+    """Return how many marks have been made in a file."""
+    try:
+        return 0 if path is None else os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
+def mark(path):
+    """Return a function that makes a mark in a file, from whatever process, and returns its record."""
+
+    def leave(record):
+        with open(path, "ab") as file:
+            file.write(b".")
+        return record
+
+    return leave
