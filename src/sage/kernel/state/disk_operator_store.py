@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sage.common.errors import StateError
 from sage.dataflow.state.heap_store import HeapKeyedStore, seen_from_outside
-from sage.dataflow.state.key_table import MISSING
+from sage.dataflow.state.key_table import MISSING, TableChanges
 from sage.dataflow.state.live import NO_KEY
 from sage.kernel.state.disk_store import DiskKeyedStore
 from sage.kernel.state.disk_table import CacheLimits, DiskTable
@@ -175,11 +175,13 @@ class DiskOperatorStore:
         self._heap.apply({**changes, "tables": {}})
         for name, delta in changes.get("entries", {}).items():
             self.table(name).apply(*delta)
-        for name, (changed, deleted) in changes["tables"].items():
-            table = self.table(name)
-            for key in deleted:
+        for name, delta in changes["tables"].items():
+            table, told = self.table(name), TableChanges(*delta)
+            if told.whole:
+                table.clear()
+            for key in told.deleted:
                 table.pop(key, None)
-            table.update(changed)
+            table.update(told.changed)
         self._track()
 
     def restrict(self, owns: Callable[[Any], bool]) -> None:
