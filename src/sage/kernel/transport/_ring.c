@@ -19,7 +19,9 @@
 #define GLANCE_NS UINT64_C(1500)   /* always worth it: the frame may be a cache miss away */
 #define POLITE_NS UINT64_C(4000)   /* after that the peer may need this very CPU: yield */
 #define PREEMPTED_NS UINT64_C(100000) /* so long between two looks: others want this CPU */
-#define TRUCE_NS (SECOND / 10)     /* then do without spinning for so long */
+#define TRUCE_NS (SECOND / 1000)   /* then do without spinning for so long, at first */
+#define TRUCE_MAX_NS (SECOND / 10) /* and at most, when it happens again and again */
+#define TRUCE_MEMORY 8             /* again: within so many truces */
 #define LOCK_SPINS 100
 #define SPIN_SKIP_MAX 6u           /* after spins that failed: up to 63 waits without */
 #define PROBE_SKIP_MAX 10u         /* after probes that led to nothing: up to 1023 */
@@ -363,7 +365,8 @@ static void sweep(struct ring *ring)
 /* Spin only while it has been paying: after a failed spin the next 1, 3, 7 … waits go without, so
  * an idle waiter costs nothing and one whose peer has become quick again soon finds out.  One who
  * spins on a contended CPU uses up its share and is then made to wait for milliseconds, where a
- * sleeper is given the CPU at once; so being preempted ends spinning for a while.
+ * sleeper is given the CPU at once; so being preempted ends spinning for a while, for longer each
+ * time that it happens soon again.
  *
  * Two that answer each other and have both gone to sleep, after a hiccup, would wait for each
  * other's wake-up for ever: a spin ends before a sleeper has answered.  So the first spin after
@@ -397,6 +400,17 @@ static void spin_paid(struct ring_spin *spin, uint64_t waited)
         spin_failed(spin, PROBE_SKIP_MAX);
 }
 
+/* A neighbour on the same host takes the CPU now and then, which says little; those who want it on
+ * this machine do so again and again. */
+static void spin_preempted(struct ring_spin *spin, uint64_t now)
+{
+    if (spin->truce_ns == 0 || now - spin->truce_until > TRUCE_MEMORY * spin->truce_ns)
+        spin->truce_ns = TRUCE_NS;
+    else if (spin->truce_ns < TRUCE_MAX_NS)
+        spin->truce_ns *= 2;
+    spin->truce_until = now + spin->truce_ns;
+}
+
 /* Returns 1 when *counter moved away from `seen`. */
 static int spin_until_moved(struct ring *ring, struct ring_spin *spin,
                             const _Atomic uint64_t *counter, uint64_t seen, uint64_t deadline)
@@ -419,7 +433,7 @@ static int spin_until_moved(struct ring *ring, struct ring_spin *spin,
             sched_yield();
         now = ring_now();
         if (now - before > PREEMPTED_NS)
-            spin->truce_until = now + TRUCE_NS;
+            spin_preempted(spin, now);
     } while (now < until);
     if (length > GLANCE_NS)
         spin_failed(spin, SPIN_SKIP_MAX);

@@ -117,7 +117,7 @@ struct ring_spin {
     uint32_t failures;
     uint32_t skip;
     uint32_t probes; /* how many in a row came back, slowly */
-    uint64_t truce_until;
+    uint64_t truce_until, truce_ns;
 };
 
 struct ring {
