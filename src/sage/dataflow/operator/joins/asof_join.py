@@ -8,22 +8,19 @@ forward, the first; nearest prefers the earlier of two that are equally far.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, ClassVar, Literal
 
 from sage.dataflow.operator.base import (
     LiveContext,
-    LivePart,
-    OperatorScope,
-    RecordOperator,
     Results,
 )
 from sage.dataflow.operator.joins.entries_by_key import EntriesByKey
 from sage.dataflow.operator.joins.pairing import Pair, pair_of
+from sage.dataflow.operator.joins.timed_join import TimedJoin, TimedJoinLive
 from sage.dataflow.operator.joins.timed_records import TimedRecords
-from sage.dataflow.operator.loop_writer import Flow
 from sage.dataflow.record import LATE_RECORDS
 from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK
 
@@ -222,21 +219,11 @@ def _time(result: tuple[int, Any, Any]) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class AsofJoin(RecordOperator):
+class AsofJoin(TimedJoin):
     """Joins each left record with the right record of its key that is nearest in time."""
 
     kind: ClassVar[str] = "asof_join"
     rule: AsofRule = field(default_factory=AsofRule)
-
-    @property
-    def tells_late(self) -> bool:
-        """Records that come too late are told."""
-        return True
-
-    @property
-    def needs_time(self) -> bool:
-        """Both inputs must have an event time."""
-        return True
 
     @property
     def holds_time(self) -> bool:
@@ -248,40 +235,13 @@ class AsofJoin(RecordOperator):
         joiner = AsofJoiner(self.rule, pair_of(context.entries), context.results)
         return AsofLive(joiner) if self.rule.direction == "backward" else WaitingAsofLive(joiner)
 
-    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
-        """Hand each record over."""
-        joiner = scope.live().joiner
-        add = scope.writer.bind("add", joiner.add_right if index else joiner.add_left)
-        scope.attempt([f"{add}({flow.key}, {flow.value}, {flow.timestamp})"], flow, phase="key")
 
-    def records_out(self, received: int, count: Callable[[str], int]) -> int:
-        """Return how many results went out."""
-        return count("produced")
-
-
-class AsofLive(LivePart):
+class AsofLive(TimedJoinLive[AsofJoiner]):
     """The live part of a backward as-of join."""
 
-    def __init__(self, joiner: AsofJoiner) -> None:
-        self.joiner = joiner
-
-    def advance(self, watermark: int) -> None:
-        """Put out what is certain."""
-        self.joiner.advance(watermark)
-        self.released = self.joiner.held_until()
-
-    def take_changes(self) -> Any:
-        """Return the keys whose records changed."""
-        return self.joiner.entries.take_changes(self.joiner.watermark)
-
-    def full_state(self) -> Any:
-        """Return all records."""
-        return self.joiner.entries.full_state(self.joiner.watermark)
-
-    def load(self, changes: Sequence[Any]) -> None:
-        """Take over records."""
+    def load_joiner(self, changes: Sequence[Any]) -> None:
+        """Let the joiner take over records."""
         self.joiner.load(changes)
-        self.released = self.joiner.held_until()
 
 
 class WaitingAsofLive(AsofLive):

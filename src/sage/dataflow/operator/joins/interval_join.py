@@ -7,21 +7,18 @@ by then goes out alone, if it is to.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sage.dataflow.operator.base import (
     LiveContext,
-    LivePart,
-    OperatorScope,
-    RecordOperator,
     Results,
 )
 from sage.dataflow.operator.joins.entries_by_key import EntriesByKey
 from sage.dataflow.operator.joins.pairing import How, Pair, keeps_left, keeps_right, pair_of
+from sage.dataflow.operator.joins.timed_join import TimedJoin, TimedJoinLive
 from sage.dataflow.operator.joins.timed_records import TimedRecords
-from sage.dataflow.operator.loop_writer import Flow
 from sage.dataflow.record import LATE_RECORDS
 from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK
 
@@ -188,21 +185,11 @@ def _time(result: tuple[int, Any, Any]) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class IntervalJoin(RecordOperator):
+class IntervalJoin(TimedJoin):
     """Joins records of one key whose times are in an interval of each other."""
 
     kind: ClassVar[str] = "interval_join"
     interval: Interval = field(default_factory=lambda: Interval(0, 0))
-
-    @property
-    def tells_late(self) -> bool:
-        """Records that come too late are told."""
-        return True
-
-    @property
-    def needs_time(self) -> bool:
-        """Both inputs must have an event time."""
-        return True
 
     @property
     def holds_time(self) -> bool:
@@ -214,40 +201,13 @@ class IntervalJoin(RecordOperator):
         joiner = IntervalJoiner(self.interval, pair_of(context.entries), context.results)
         return IntervalLive(joiner) if self.interval.how == "inner" else OuterIntervalLive(joiner)
 
-    def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
-        """Hand each record over."""
-        joiner = scope.live().joiner
-        add = scope.writer.bind("add", joiner.add_right if index else joiner.add_left)
-        scope.attempt([f"{add}({flow.key}, {flow.value}, {flow.timestamp})"], flow, phase="key")
 
-    def records_out(self, received: int, count: Callable[[str], int]) -> int:
-        """Return how many results went out."""
-        return count("produced")
-
-
-class IntervalLive(LivePart):
+class IntervalLive(TimedJoinLive[IntervalJoiner]):
     """The live part of an interval join."""
 
-    def __init__(self, joiner: IntervalJoiner) -> None:
-        self.joiner = joiner
-
-    def advance(self, watermark: int) -> None:
-        """Let go of what has had its time."""
-        self.joiner.advance(watermark)
-        self.released = self.joiner.held_until()
-
-    def take_changes(self) -> Any:
-        """Return the keys whose records changed."""
-        return self.joiner.entries.take_changes(self.joiner.watermark)
-
-    def full_state(self) -> Any:
-        """Return all records."""
-        return self.joiner.entries.full_state(self.joiner.watermark)
-
-    def load(self, changes: Sequence[Any]) -> None:
-        """Take over records."""
+    def load_joiner(self, changes: Sequence[Any]) -> None:
+        """Let the joiner take over records."""
         self.joiner.watermark = self.joiner.entries.load(changes)
-        self.released = self.joiner.held_until()
 
 
 class OuterIntervalLive(IntervalLive):
