@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from sage.common.event_loop import new_event_loop
+
 PATIENCE = 10.0
 
 
@@ -23,6 +25,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _meet_in_a_directory_of_our_own(config)
+    new_event_loop().close()  # with its first loop, uvloop opens a pipe that every process has once
 
 
 def _meet_in_a_directory_of_our_own(config):

@@ -1,6 +1,7 @@
 """`async_map` and `async_flat_map`: all kinds of functions, order, bounds, failures, time, ends."""
 
 import asyncio
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +18,20 @@ from sage import (
     OperatorError,
     tumbling_time_window,
 )
+from sage.common.event_loop import new_event_loop
 from sage.testing import CollectingSink, ManualClock, TestSource
 
 PATIENCE = 10.0
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def event_loops(request, monkeypatch):
+    """The loops of uvloop, and those that Python has where that is not installed."""
+    if request.param == "asyncio":
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = new_event_loop()
+    assert type(loop).__module__.startswith(request.param)
+    loop.close()
 
 
 def wait_until(condition):
@@ -104,6 +116,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.usefixtures("event_loops")
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_kind_of_function_gives_every_result_once(name, ordered):
@@ -116,6 +129,7 @@ def test_every_kind_of_function_gives_every_result_once(name, ordered):
     assert (list(squares) if ordered else sorted(squares)) == wanted
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_a_future_of_another_event_loop():
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -221,6 +235,7 @@ class Both(FlatMapFunction):
         return data, -data
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_async_flat_map_takes_lists_generators_and_async_generators():
     async def listed(number):
         return [number] * number
@@ -283,6 +298,7 @@ def test_failures_become_dead_letters():
     ]
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_exiting_is_a_failure_as_well_and_leaves_the_loop_alone():
     async def leave(number):
         raise SystemExit(number)
@@ -291,6 +307,7 @@ def test_exiting_is_a_failure_as_well_and_leaves_the_loop_alone():
         run([3], lambda s: s.async_map(leave, on_error="skip"))
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_a_call_that_its_own_code_cancels_has_failed():
     async def cancelled(_):
         raise asyncio.CancelledError
@@ -299,6 +316,7 @@ def test_a_call_that_its_own_code_cancels_has_failed():
         run([1], lambda s: s.async_map(cancelled))
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_a_stuck_call_is_given_up_in_time_and_the_others_go_on():
     async def stuck(number):
         if number == 2:
@@ -426,6 +444,7 @@ def test_impossible_options_are_refused_where_they_are_written(wrong):
 # ---- the end
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_cancelling_a_job_whose_calls_are_stuck_ends_it_and_its_calls():
     begun, cancelled = [], []
 
@@ -514,6 +533,7 @@ def test_results_go_out_while_a_live_source_is_quiet():
     assert sink.records == [1, 4, 9, 16]
 
 
+@pytest.mark.usefixtures("event_loops")
 def test_what_one_call_sets_in_its_context_no_other_sees():
     variable = ContextVar("variable", default=None)
 

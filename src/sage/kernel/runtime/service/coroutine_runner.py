@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 from sage.common.errors import ServiceTimeoutError, ServiceUnavailableError
+from sage.common.event_loop import new_event_loop
 
 Key = tuple[str, int]
 """Which request a coroutine works on: the lane of its answer, and its number there."""
@@ -26,7 +27,7 @@ class CoroutineRunner:
     """
 
     def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._closing = False
         self._running: dict[Key, tuple[asyncio.Task[Any], float]] = {}  # with their deadlines
         self._next_look = inf  # for deadlines that have passed

@@ -22,6 +22,7 @@ from types import CoroutineType
 from typing import Any
 
 from sage.common.errors import FunctionError
+from sage.common.event_loop import new_event_loop
 from sage.common.suggest import shorten
 from sage.dataflow.operator.async_calls import Ended
 from sage.kernel.runtime.task.operator_context import OperatorContext
@@ -161,7 +162,7 @@ class LoopRunner(QueueingRunner):
     def __init__(self, function: Function, settings: RunnerSettings) -> None:
         super().__init__(settings)
         self._function = function
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._calls: deque[tuple[int, Any]] = deque()
         self._is_called = self._is_beginning = False
         self._since = 0.0
