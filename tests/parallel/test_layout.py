@@ -13,7 +13,7 @@ from sage.dataflow.graph.stream_graph import Edge, build_stream_graph
 from sage.dataflow.graph.transformation import Upstream
 from sage.dataflow.key_group import group_range, key_group, subtask_of
 from sage.dataflow.operator.source import ReadSource
-from sage.kernel.runtime.exchange.routing import make_router
+from sage.kernel.runtime.exchange.routing import KeyPlaces, make_router
 
 
 def lay_out(build, parallelism=2, splits=1, max_parallelism=None):
@@ -181,11 +181,11 @@ KEYS = st.one_of(
 COUNTS = st.integers(1, 9)
 
 
-def router(spread, count, max_parallelism=128, function=None, *, packed=False, first=0):
+def router(spread, count, *, function=None, packed=False, first=0):
     exchange = Exchange(
         0, Edge(0, 1, 0, Upstream(0)), spread, function, tuple(range(count)), tuple(range(count))
     )
-    return make_router(exchange, max_parallelism, packed=packed, first=first)
+    return make_router(exchange, packed=packed, first=first)
 
 
 def gather(route, batches):
@@ -203,7 +203,11 @@ def gather(route, batches):
 @given(st.lists(st.lists(KEYS, max_size=20), max_size=10), COUNTS, st.sampled_from([9, 128, 1000]))
 def test_a_record_goes_to_the_owner_of_its_keys_group(batches, count, groups):
     packed = [[(number, key, 5) for number, key in enumerate(batch)] for batch in batches]
-    found = gather(router("hash", count, groups, packed=True), packed)
+    found = {index: [] for index in range(count)}
+    places = KeyPlaces(groups, [part.append for part in found.values()])
+    for batch in packed:
+        for value in batch:
+            places[value[1]](value)
     for index, values in found.items():
         for value in values:
             group = key_group(value[1], groups)
@@ -259,4 +263,4 @@ def test_a_function_must_return_the_index_of_a_subtask(wrong):
 @pytest.mark.parametrize("key", [float("nan"), object(), print])
 def test_a_key_without_a_stable_hash_has_no_place(key):
     with pytest.raises(TypeError, match="cannot be a key"):
-        router("hash", 2, packed=True)([("record", key)])
+        KeyPlaces(128, [print, print])[key]

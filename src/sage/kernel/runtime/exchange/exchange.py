@@ -12,7 +12,8 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sage.common.errors import JobError, MessageTooLargeError
@@ -21,7 +22,13 @@ from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
 from sage.kernel.runtime.exchange.alignment import Alignment
 from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Links
-from sage.kernel.runtime.exchange.routing import Refuse, Router, make_router, raise_at_once
+from sage.kernel.runtime.exchange.routing import (
+    KeyPlaces,
+    Refuse,
+    Take,
+    make_router,
+    raise_at_once,
+)
 
 Deliver = Callable[[Sequence[Any]], None]
 Time = tuple[int, bool]
@@ -32,6 +39,7 @@ _TIME: Final = 1
 _END: Final = 2
 _BARRIER: Final = 3
 _PATIENCE: Final = 0.005
+_MOST_GATHERED: Final = 1_024
 _MOST_WAITING: Final = 1_000
 _SLOWEST_PATIENCE: Final = 1.0
 
@@ -48,14 +56,12 @@ class Receiver(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Way:
-    """One exchange, as a sender sees it."""
+    """One exchange, as a sender sees it: the records gathered for each of the other slots."""
 
     exchange: Exchange
-    route: Router
-    deliver: Deliver | None
-    pending: dict[int, list[Any]] = field(default_factory=dict)
+    pending: Mapping[int, list[Any]]
 
 
 class SlotExchange:
@@ -65,7 +71,8 @@ class SlotExchange:
         graph: The subtasks and what joins them.
         slot: Whose end this is.
         links: The channels.
-        batch_size: How many records of a receiver are gathered before they are sent.
+        batch_size: How many records of a receiver are gathered before they are sent; not more than
+            1,024 are, which the cache of a processor holds.
         buffer_timeout: How many seconds they are gathered at most.
         monotonic: The clock.
 
@@ -91,7 +98,7 @@ class SlotExchange:
         self.links = links
         self.figures = SlotFigures()
         self._began = monotonic()
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, _MOST_GATHERED)
         self._buffer_timeout = buffer_timeout
         self._monotonic = monotonic
         self.check_cancelled: Callable[[], None] = lambda: None
@@ -132,30 +139,55 @@ class SlotExchange:
             packed: Whether a record travels as a tuple, its key or its time behind it.
             refuse: Takes a value that has no place, and why.
         """
-        groups = self.graph.max_parallelism
-        route = make_router(exchange, groups, packed=packed, first=self.slot, refuse=refuse)
-        way = self._ways[exchange.number] = _Way(exchange, route, deliver)
+        route = make_router(exchange, packed=packed, first=self.slot, refuse=refuse)
+        way = self._way(exchange)
 
         def send(values: Sequence[Any]) -> None:
-            for index, part in way.route(values):
+            for index, part in route(values):
                 slot = exchange.receivers[index]
                 if slot == self.slot:
-                    assert way.deliver is not None
-                    way.deliver(part)
+                    assert deliver is not None
+                    deliver(part)
                 else:
-                    self._gather(way, slot, part)
+                    way.pending[slot].extend(part)
+            self._send_full(way)
 
         return send
 
-    def _gather(self, way: _Way, slot: int, values: list[Any]) -> None:
-        waiting = way.pending.get(slot)
-        if waiting is None:
-            waiting = way.pending[slot] = values
-        else:
-            waiting += values
-        if len(waiting) >= self._batch_size:
-            del way.pending[slot]
-            self._send_batch(way, slot, waiting)
+    def keyed_sender(
+        self, exchange: Exchange, take: Take | None
+    ) -> tuple[KeyPlaces, Callable[[], None]]:
+        """Return what takes the records that go into an exchange by their keys, one by one.
+
+        Args:
+            exchange: The exchange, of the spread `"hash"`.
+            take: Takes those records that stay in this slot; None if it receives none.
+
+        Returns:
+            What takes the records of each key; and what is called now and then, at the latest when
+            a thousand or so have been put in, to send what is enough.
+        """
+        way = self._way(exchange)
+        takers = [
+            take if slot == self.slot and take is not None else way.pending[slot].append
+            for slot in exchange.receivers
+        ]
+        return KeyPlaces(self.graph.max_parallelism, takers), partial(self._send_full, way)
+
+    def _way(self, exchange: Exchange) -> _Way:
+        pending: dict[int, list[Any]] = {s: [] for s in exchange.receivers if s != self.slot}
+        way = self._ways[exchange.number] = _Way(exchange, pending)
+        return way
+
+    def _send_full(self, way: _Way) -> None:
+        """Send what has been gathered for those slots for which it is enough."""
+        for slot, waiting in way.pending.items():
+            if len(waiting) >= self._batch_size:
+                self._send_pending(way, slot, waiting)
+
+    def _send_pending(self, way: _Way, slot: int, waiting: list[Any]) -> None:
+        self._send_batch(way, slot, waiting)
+        waiting.clear()  # the list stays the same one: loops hold on to its `append`
 
     def flush_old(self) -> None:
         """Send what has been gathered for long enough."""
@@ -169,9 +201,9 @@ class SlotExchange:
         """Send all that has been gathered, and how far the time of operators of this slot has come."""
         self._since = None
         for way in self._ways.values():
-            while way.pending:
-                slot, values = way.pending.popitem()
-                self._send_batch(way, slot, values)
+            for slot, waiting in way.pending.items():
+                if waiting:
+                    self._send_pending(way, slot, waiting)
         news = {node: time for node, time in self.times().items() if self._told.get(node) != time}
         if news:
             self._told |= news

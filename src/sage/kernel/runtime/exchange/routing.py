@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import compress
-from operator import itemgetter
 from typing import Any, Final
 
 from sage.common.errors import GraphError
@@ -14,11 +12,13 @@ from sage.dataflow.key_group import key_group, subtask_of
 Router = Callable[[Sequence[Any]], list[tuple[int, list[Any]]]]
 """Parts a batch: returns pairs of a receiver's index and what it gets, in order; none is empty."""
 
+Take = Callable[[Any], object]
+"""Takes one record."""
+
 Refuse = Callable[[Any, Exception], object]
 """Takes a value that has no place, and why."""
 
 _MOST_KEYS: Final = 100_000
-_KEY: Final = itemgetter(1)
 
 
 def raise_at_once(value: Any, error: Exception) -> None:
@@ -28,35 +28,30 @@ def raise_at_once(value: Any, error: Exception) -> None:
 
 def make_router(
     exchange: Exchange,
-    max_parallelism: int,
     *,
     packed: bool,
     first: int = 0,
     refuse: Refuse = raise_at_once,
 ) -> Router:
-    """Return what parts the batches of an exchange.
+    """Return what parts the batches of an exchange, unless it goes by key: see `KeyPlaces`.
 
     Args:
         exchange: The exchange.
-        max_parallelism: How many key groups there are.
         packed: Whether a record travels as a tuple, its key or its time behind it.
         first: The receiver at which turns begin.
-        refuse: Takes a value that has no place: its key has no stable hash, or the user's function
-            fails. The others go on.
+        refuse: Takes a value for which the user's function fails. The others go on.
 
     Examples:
         >>> from sage.dataflow.graph.stream_graph import Edge
         >>> from sage.dataflow.graph.transformation import Upstream
         >>> edge = Edge(0, 1, 0, Upstream(0))
         >>> deal = make_router(
-        ...     Exchange(0, edge, "rebalance", None, (0,), (0, 1)), 128, packed=False
+        ...     Exchange(0, edge, "rebalance", None, (0,), (0, 1)), packed=False
         ... )
         >>> deal(["a", "b", "c"])
         [(0, ['a', 'c']), (1, ['b'])]
     """
     count = len(exchange.receivers)
-    if exchange.spread == "hash":
-        return _ByKey(max_parallelism, count, refuse)
     if exchange.spread == "rebalance":
         return _InTurn(count, first)
     if exchange.spread == "broadcast":
@@ -67,48 +62,34 @@ def make_router(
     return lambda values: [(0, list(values))]
 
 
-class _Places(dict[Any, int]):
-    """The receiver of each key seen lately."""
+class KeyPlaces(dict[Any, Take]):
+    """What takes the records of a key: of those keys that were seen lately.
 
-    def __init__(self, max_parallelism: int, count: int) -> None:
+    Args:
+        max_parallelism: How many key groups there are.
+        takers: What takes the records of a subtask, by its index.
+
+    Examples:
+        >>> left, right = [], []
+        >>> places = KeyPlaces(128, [left.append, right.append])
+        >>> for word in ("to", "be", "or", "not", "to", "be"):
+        ...     places[word](word)
+        >>> left, right
+        (['be', 'or', 'be'], ['to', 'not', 'to'])
+    """
+
+    def __init__(self, max_parallelism: int, takers: Sequence[Take]) -> None:
         super().__init__()
         self._groups = max_parallelism
-        self._count = count
+        self._takers = takers
 
-    def __missing__(self, key: Any) -> int:
+    def __missing__(self, key: Any) -> Take:
         if len(self) >= _MOST_KEYS:
             self.clear()
-        place = subtask_of(key_group(key, self._groups), self._groups, self._count)
-        self[key] = place
-        return place
-
-
-class _ByKey:
-    """Sends the records of a key to the subtask that owns its key group."""
-
-    def __init__(self, max_parallelism: int, count: int, refuse: Refuse) -> None:
-        self._places = _Places(max_parallelism, count)
-        self._count = count
-        self._refuse = refuse
-
-    def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
-        """Part a batch; the key stands behind the record."""
-        # No loop of Python's own: this is done for every record.
-        try:
-            places = list(map(self._places.__getitem__, map(_KEY, values)))
-        except Exception:  # noqa: BLE001 - a key has no place: which, is found one by one
-            values = [value for value in values if self._has_place(value)]
-            places = list(map(self._places.__getitem__, map(_KEY, values)))
-        parts = [list(compress(values, map(index.__eq__, places))) for index in range(self._count)]
-        return [(index, part) for index, part in enumerate(parts) if part]
-
-    def _has_place(self, value: Any) -> bool:
-        try:
-            self._places[_KEY(value)]
-        except Exception as error:  # noqa: BLE001 - given to the operator's policy
-            self._refuse(value, error)
-            return False
-        return True
+        group = key_group(key, self._groups)
+        taker = self._takers[subtask_of(group, self._groups, len(self._takers))]
+        self[key] = taker
+        return taker
 
 
 class _InTurn:

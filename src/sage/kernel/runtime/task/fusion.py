@@ -28,7 +28,7 @@ from sage.kernel.runtime.task.expansion import Expansion, Surroundings
 from sage.kernel.runtime.task.failure import USER_ERRORS, RecordFailure, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.live_results import LiveResults
-from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, Port, Segment, drain
+from sage.kernel.runtime.task.segment import BATCH_LIMIT, Deliver, KeyedPort, Port, Segment, drain
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
@@ -122,28 +122,31 @@ class Fuser:
         place = (~way.number, 0)  # no operator has a number below zero
         if place not in self._ports:
             assert self._exchange is not None
-            port = self._ports[place] = Port(self._ready)
-            edge, here = way.edge, None
-            target = self.graph.nodes[edge.target]
-            if edge.target in self.live:
-                here = self._deliver_here(edge)
-            packed = self.is_keyed(target, edge.index) or self.is_timed(target, edge.index)
-            fail = self.failing(self.live[edge.source])
-
-            def refuse(value: Any, error: Exception) -> None:
-                fail(error, value[0] if packed else value)
-
-            port.deliver = self._exchange.sender(way, here, packed=packed, refuse=refuse)
+            here = self._port_here(way.edge) if way.edge.target in self.live else None
+            if way.spread == "hash":
+                send = self._exchange.keyed_sender(way, None if here is None else here.append)
+                self._ports[place] = KeyedPort(self._ready, *send, here)
+            else:
+                port = self._ports[place] = Port(self._ready)
+                port.deliver = self._sender(self._exchange, way, here)
         return self._ports[place]
 
-    def _deliver_here(self, edge: Edge) -> Deliver:
-        port = self._port_here(edge)
+    def _sender(self, exchange: SlotExchange, way: Exchange, here: Port | None) -> Deliver:
+        """Return what takes the batches of an exchange that does not go by key."""
+        edge = way.edge
+        target = self.graph.nodes[edge.target]
+        packed = self.is_keyed(target, edge.index) or self.is_timed(target, edge.index)
+        fail = self.failing(self.live[edge.source])
 
         def deliver(values: Sequence[Any]) -> None:
-            assert port.deliver is not None
-            port.deliver(values)
+            assert here is not None
+            assert here.deliver is not None
+            here.deliver(values)
 
-        return deliver
+        def refuse(value: Any, error: Exception) -> None:
+            fail(error, value[0] if packed else value)
+
+        return exchange.sender(way, deliver, packed=packed, refuse=refuse)
 
     def take_batch(self, exchange: int, values: Sequence[Any]) -> None:
         """Take records that have come from another slot, and what comes of them, to the end."""
@@ -451,7 +454,7 @@ class NodeScope:
                 keyed = self._fuser.is_keyed(target, edge.index)
                 timed = self._fuser.is_timed(target, edge.index)
                 key, timestamp = flow.key if keyed else None, flow.timestamp if timed else None
-                self._put(packed(Flow(flow.value, key, timestamp)), self._fuser.port(edge))
+                self._put(Flow(flow.value, key, timestamp), self._fuser.port(edge))
             else:
                 scope = NodeScope(self._fuser, self._fuser.live[edge.target], self.writer)
                 scope.write(flow, edge.index)
@@ -464,12 +467,25 @@ class NodeScope:
             or writer.loops > _MAX_LOOPS
         )
 
-    def _put(self, value: str, port: Port) -> None:
+    def _put(self, flow: Flow, port: Port) -> None:
         writer, name = self.writer, self.writer.bind("port", port)
-        put = writer.bind("put", port.append)
-        writer.line(f"{put}({value})")
+        if isinstance(port, KeyedPort):
+            puts = writer.bind("puts", port.puts)
+            # That a key has no place among the slots is a fault of the function that gave it.
+            self.attempt([f"{puts}[{flow.key}]({packed(flow)})"], flow)
+        else:
+            writer.line(f"{writer.bind('put', port.append)}({packed(flow)})")
         if writer.loops > 1:  # one record may become millions: pass them on as they come
-            pending = writer.bind("pending", port.pending)
-            with writer.block(f"if len({pending}) >= {BATCH_LIMIT}:"):
+            if isinstance(port, KeyedPort):
+                count = writer.fresh("n")
+                writer.first(f"{count} = 0")
+                writer.line(f"{count} += 1")
+                full = f"if {count} >= {BATCH_LIMIT}:"
+            else:
+                count = ""
+                full = f"if len({writer.bind('pending', port.pending)}) >= {BATCH_LIMIT}:"
+            with writer.block(full):
+                if count:
+                    writer.line(f"{count} = 0")
                 writer.line(f"{name}.flush()")
         writer.last(f"{name}.schedule()")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import linecache
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import length_hint
 from typing import Any
 
@@ -65,6 +65,40 @@ class Port:
             values = self.pending[:]
             self.pending.clear()
             self.deliver(values)
+
+
+class KeyedPort(Port):
+    """Where records wait that go to other slots by key, or to a port of this one.
+
+    Args:
+        ready: The ports that are to deliver.
+        puts: What takes the records of each key.
+        settle: Sends on what has been gathered for other slots, if it is enough.
+        here: The port of those records that stay; None: none do.
+    """
+
+    def __init__(
+        self,
+        ready: deque[Port],
+        puts: Mapping[Any, Callable[[Any], object]],
+        settle: Callable[[], None],
+        here: Port | None,
+    ) -> None:
+        super().__init__(ready)
+        self.puts = puts
+        self._settle = settle
+        self._here = here
+
+    def schedule(self) -> None:
+        """Let what stays be delivered when the loop at hand is done; send the rest if it is enough."""
+        self._settle()
+        if self._here is not None:
+            self._here.schedule()
+
+    def flush(self) -> None:
+        """Deliver what stays, and what comes of it, now; send the rest if it is enough."""
+        self.schedule()
+        drain(self._ready)
 
 
 def drain(ready: deque[Port]) -> None:
