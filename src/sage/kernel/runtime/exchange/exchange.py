@@ -40,6 +40,7 @@ _END: Final = 2
 _BARRIER: Final = 3
 _PATIENCE: Final = 0.005
 _MOST_GATHERED: Final = 1_024
+_FRAME_BYTES: Final = 128 << 10
 _MOST_WAITING: Final = 1_000
 _SLOWEST_PATIENCE: Final = 1.0
 
@@ -56,12 +57,19 @@ class Receiver(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Way:
-    """One exchange, as a sender sees it: the records gathered for each of the other slots."""
+    """One exchange, as a sender sees it.
+
+    Attributes:
+        exchange: The exchange.
+        pending: The records gathered for each of the other slots.
+        enough: How many of them are sent together: as many as make a frame of a good size.
+    """
 
     exchange: Exchange
     pending: Mapping[int, list[Any]]
+    enough: int
 
 
 class SlotExchange:
@@ -71,8 +79,8 @@ class SlotExchange:
         graph: The subtasks and what joins them.
         slot: Whose end this is.
         links: The channels.
-        batch_size: How many records of a receiver are gathered before they are sent; not more than
-            1,024 are, which the cache of a processor holds.
+        batch_size: How many records of a receiver are gathered at most before they are sent; never
+            more than 1,024, or 128 KiB: what a processor's cache holds.
         buffer_timeout: How many seconds they are gathered at most.
         monotonic: The clock.
 
@@ -156,37 +164,42 @@ class SlotExchange:
 
     def keyed_sender(
         self, exchange: Exchange, take: Take | None
-    ) -> tuple[KeyPlaces, Callable[[], None]]:
-        """Return what takes the records that go into an exchange by their keys, one by one.
+    ) -> tuple[Callable[[Any], Take], Callable[[], None]]:
+        """Return what finds who takes the records that go into an exchange by their keys, one by one.
 
         Args:
             exchange: The exchange, of the spread `"hash"`.
             take: Takes those records that stay in this slot; None if it receives none.
 
         Returns:
-            What takes the records of each key; and what is called now and then, at the latest when
-            a thousand or so have been put in, to send what is enough.
+            What returns, for a key, what takes its records; and what is called now and then, at the
+            latest when a thousand or so have been put in, to send what is enough.
         """
         way = self._way(exchange)
         takers = [
             take if slot == self.slot and take is not None else way.pending[slot].append
             for slot in exchange.receivers
         ]
-        return KeyPlaces(self.graph.max_parallelism, takers), partial(self._send_full, way)
+        places = KeyPlaces(self.graph.max_parallelism, takers)
+        return places.__getitem__, partial(self._send_full, way)
 
     def _way(self, exchange: Exchange) -> _Way:
         pending: dict[int, list[Any]] = {s: [] for s in exchange.receivers if s != self.slot}
-        way = self._ways[exchange.number] = _Way(exchange, pending)
+        way = self._ways[exchange.number] = _Way(exchange, pending, self._batch_size)
         return way
 
     def _send_full(self, way: _Way) -> None:
         """Send what has been gathered for those slots for which it is enough."""
         for slot, waiting in way.pending.items():
-            if len(waiting) >= self._batch_size:
+            if len(waiting) >= way.enough:
                 self._send_pending(way, slot, waiting)
 
     def _send_pending(self, way: _Way, slot: int, waiting: list[Any]) -> None:
-        self._send_batch(way, slot, waiting)
+        start = 0
+        while start < len(waiting):
+            part = waiting[start : start + way.enough]
+            start += len(part)
+            self._send_batch(way, slot, part)
         waiting.clear()  # the list stays the same one: loops hold on to its `append`
 
     def flush_old(self) -> None:
@@ -229,6 +242,8 @@ class SlotExchange:
             frame = _frame(_BATCH, way.exchange.number, values)
         except Exception as error:
             raise self._unsendable(way.exchange, values, error) from error
+        fitting = _FRAME_BYTES * len(values) // len(frame)
+        way.enough = max(1, min(fitting, self._batch_size))
         try:
             self._send(slot, frame)
         except MessageTooLargeError as error:

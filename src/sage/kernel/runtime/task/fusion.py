@@ -470,9 +470,9 @@ class NodeScope:
     def _put(self, flow: Flow, port: Port) -> None:
         writer, name = self.writer, self.writer.bind("port", port)
         if isinstance(port, KeyedPort):
-            puts = writer.bind("puts", port.puts)
+            find = writer.bind("find", port.find)
             # That a key has no place among the slots is a fault of the function that gave it.
-            self.attempt([f"{puts}[{flow.key}]({packed(flow)})"], flow)
+            self.attempt([f"{find}({flow.key})({packed(flow)})"], flow)
         else:
             writer.line(f"{writer.bind('put', port.append)}({packed(flow)})")
         if writer.loops > 1:  # one record may become millions: pass them on as they come

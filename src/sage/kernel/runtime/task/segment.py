@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import linecache
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from typing import Any
 
@@ -72,7 +72,7 @@ class KeyedPort(Port):
 
     Args:
         ready: The ports that are to deliver.
-        puts: What takes the records of each key.
+        find: Returns, for a key, what takes its records.
         settle: Sends on what has been gathered for other slots, if it is enough.
         here: The port of those records that stay; None: none do.
     """
@@ -80,12 +80,12 @@ class KeyedPort(Port):
     def __init__(
         self,
         ready: deque[Port],
-        puts: Mapping[Any, Callable[[Any], object]],
+        find: Callable[[Any], Callable[[Any], object]],
         settle: Callable[[], None],
         here: Port | None,
     ) -> None:
         super().__init__(ready)
-        self.puts = puts
+        self.find = find
         self._settle = settle
         self._here = here
 
