@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
-.PHONY: test demo bench fuzz lint format docs clean
+.PHONY: test demo bench fuzz soak lint format docs clean
 
 # How many processes run the tests; most of them wait for others to start, work and end.
 WORKERS ?= 2
@@ -38,6 +38,11 @@ fuzz: $(STAMPS)/dev
 	PYTHONPATH=tests $(BIN)/python -m recovery.kill_sweep --rounds $(ROUNDS)
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --records 9000000
 	PYTHONPATH=tests $(BIN)/python -m service.storm.kill_fuzz --rounds $(SERVICE_ROUNDS) --kills 60
+
+# Runs a job at full speed and watches that memory, open files and latency stay flat.
+SOAK_SECONDS ?= 300
+soak: $(STAMPS)/dev
+	PYTHONPATH=tests $(BIN)/python -m recovery.soak --seconds $(SOAK_SECONDS)
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
