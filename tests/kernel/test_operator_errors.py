@@ -456,6 +456,16 @@ class TestPolicies:
         assert counts == [(1, 1)]
         assert [letter.value for letter in letters] == [2]
 
+    def test_a_key_that_cannot_be_one_goes_by_the_policy_of_key_by(self, env):
+        keyed = env.from_batch([1, 2]).key_by(
+            lambda x: [x] if x == 2 else x, on_error="dead_letter"
+        )
+        counts, letters = keyed.count().collect(), keyed.dead_letters().collect()
+        env.execute()
+        assert list(counts) == [(1, 1)]
+        assert [letter.value for letter in letters] == [2]
+        assert "unhashable type" in str(letters[0].error)
+
     def test_dead_letters_that_nobody_reads_are_refused(self, env):
         env.from_batch([1]).map(fail_on_two, name="m", on_error="dead_letter").sink(print)
         with pytest.raises(Exception, match="m sends records that fail to the dead letters"):

@@ -203,6 +203,11 @@ class OperatorScope(Protocol):
 
     writer: LoopWriter
 
+    @property
+    def outlives_errors(self) -> bool:
+        """Whether the job goes on when a function of the operator fails."""
+        ...
+
     def entry(self, index: int) -> str:
         """Return the local that is bound to the `index`-th entry point of the functions."""
         ...

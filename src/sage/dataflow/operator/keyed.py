@@ -26,7 +26,10 @@ class KeyBy(RecordOperator):
     def write(self, scope: OperatorScope, flow: Flow, index: int) -> None:
         """Call the key function and send its result along."""
         key = scope.writer.fresh("k")
-        scope.attempt([f"{key} = {scope.entry(index)}({flow.value})"], flow)
+        lines = [f"{key} = {scope.entry(index)}({flow.value})"]
+        if scope.outlives_errors:  # or the next operator would have to answer for the key
+            lines.append(f"hash({key})")
+        scope.attempt(lines, flow)
         scope.emit(Flow(flow.value, key))
 
 

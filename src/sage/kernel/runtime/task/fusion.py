@@ -354,6 +354,11 @@ class NodeScope:
         key = flow.key or self.writer.bind("no_key", NO_KEY)
         self.writer.line(f"{self.writer.bind('store', self._live.store)}.current_key = {key}")
 
+    @property
+    def outlives_errors(self) -> bool:
+        """Whether the job goes on when a function of the operator fails."""
+        return self._node.on_error != "fail"
+
     def entry(self, index: int) -> str:
         """Return the local that is bound to an entry point."""
         return self.writer.bind("f", self._live.entries[index])
