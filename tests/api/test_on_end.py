@@ -11,6 +11,7 @@ from sage import (
     CoFlatMapFunction,
     CoProcessFunction,
     FlatMapFunction,
+    FunctionError,
     LocalEnvironment,
     OperatorError,
     ProcessFunction,
@@ -369,3 +370,17 @@ def test_without_such_timers_nothing_is_told(live, caplog):
     with caplog.at_level(logging.WARNING), live(build) as job:
         job.give(0)
     assert caplog.records == []
+
+
+def test_async_flat_map_refuses_a_function_whose_end_it_would_not_call():
+    class AtEnd(FlatMapFunction):
+        async def execute(self, data):
+            return [data]
+
+        def on_end(self):
+            return ["end"]
+
+    stream = LocalEnvironment("end").from_batch([1])
+    for function in (AtEnd, AtEnd()):
+        with pytest.raises(FunctionError, match=r"on_end\(\) .* would never be called"):
+            stream.async_flat_map(function)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from sage.common.errors import ConfigError, GraphError
+from sage.common.errors import ConfigError, FunctionError, GraphError
 from sage.common.suggest import shorten
 from sage.core.api.stream_base import Options, part_options
 from sage.dataflow.function.spec import function_spec
 from sage.dataflow.operator.async_map import AsyncFlatMap, AsyncMap, AsyncSettings
+from sage.dataflow.operator.at_end import has_end
 from sage.dataflow.time import to_ms
 from sage.kernel.runtime.service.policy.retry import RetryPolicy
 
@@ -134,6 +135,11 @@ class AsyncOperators(Generic[T]):
         awaits = not settings.blocking
         role = operator.kind if awaits else f"{operator.kind}(blocking=True)"
         spec = function_spec(role, function, args, rest, awaits=awaits)
+        if has_end(function if isinstance(function, type) else type(function)):
+            raise FunctionError(
+                f"{operator.kind}() calls execute() alone; on_end() of {shorten(function)} would never "
+                "be called: put flat_map() behind it with what on_end() does"
+            )
         return self._then(operator((spec,), settings), options)
 
 
