@@ -109,6 +109,16 @@ class FileSink(Sink[Any]):
         files = WorkFiles(Path(self.directory), self.prefix, context, step)
         return FileWriter(self, files, context.subtask_index, state)
 
+    def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
+        """Let all know the columns, and the files that one of them commits: nobody removes those."""
+        known = [state for state in states if state is not None]
+        if not known:
+            return [None] * parallelism
+        columns = [state["fieldnames"] for state in known if state["fieldnames"] is not None]
+        kept = [hidden for state in known for hidden in state["prepared"]]
+        fieldnames = columns[0] if columns else None
+        return [{"prepared": {}, "kept": kept, "fieldnames": fieldnames}] * parallelism
+
 
 class FileWriter(TwoPhaseWriter[Any]):
     """Writes the files of one subtask; made by `FileSink.create_writer`.
@@ -132,7 +142,11 @@ class FileWriter(TwoPhaseWriter[Any]):
         self._prepared: dict[str, str] = dict(state["prepared"]) if state else {}
         self._rolled: list[str] = []
         self._open: _OpenFile | None = None
-        files.remove_abandoned(self._prepared if state else None)
+        kept = state.get("kept") if state else None
+        files.remove_abandoned(
+            kept if kept is not None else self._prepared if state else None,
+            of_others=kept is not None,
+        )
 
     def write_batch(self, values: Sequence[Any]) -> None:
         """Append `values` to the hidden file.

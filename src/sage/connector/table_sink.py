@@ -130,9 +130,18 @@ class TableSink(Sink[Any]):
         files = None
         if self.spill is not None:
             files = WorkFiles(Path(self.spill.directory), "rows", context, step)
-            files.remove_abandoned(None if state is None else state["prepared"])
+            kept = None if state is None else state.get("kept")
+            files.remove_abandoned(
+                kept if kept is not None else None if state is None else state["prepared"],
+                of_others=kept is not None,
+            )
         prepared = () if state is None else state["prepared"]
         return TableWriter(self, database, files, run, prepared)
+
+    def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
+        """Let all know the files of rows that one of them commits, so that nobody removes them."""
+        kept = [name for state in states if state is not None for name in state["prepared"]]
+        return [{"prepared": [], "kept": kept}] * parallelism
 
     def row(self, record: Any) -> Any:
         """Return the parameters of the statement for `record`.

@@ -60,19 +60,21 @@ class WorkFiles:
         directory.mkdir(exist_ok=True)
         self._durable.sync_directory(directory.parent)
 
-    def remove_abandoned(self, keep: Collection[str] | None) -> None:
+    def remove_abandoned(self, keep: Collection[str] | None, *, of_others: bool = False) -> None:
         """Remove what earlier runs of this subtask have left.
 
         Args:
             keep: The names that a checkpoint refers to; `None` at a start without a checkpoint,
                 where those of subtasks that are no more are removed as well.
+            of_others: Whether `keep` has the names of all subtasks, so that those of subtasks that are
+                no more are removed as well.
 
         Raises:
             SinkError: something cannot be removed.
         """
         for path, subtask in self._found():
             mine = subtask == self._subtask or (
-                keep is None and subtask % self._parallelism == self._subtask
+                (keep is None or of_others) and subtask % self._parallelism == self._subtask
             )
             if mine and path.name not in (keep or ()):
                 self._remove_unless_locked(path)

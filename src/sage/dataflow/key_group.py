@@ -7,7 +7,7 @@ equal as keys of a dict have equal hashes: `1 == 1.0 == True`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, timedelta
 from enum import Enum
 from numbers import Number
@@ -106,6 +106,47 @@ def default_max_parallelism(parallelism: int) -> int:
     wanted = -(-3 * parallelism // 2)
     power = 1 << max(0, wanted - 1).bit_length()
     return min(max(power, MIN_MAX_PARALLELISM), MAX_MAX_PARALLELISM)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one subtask takes over of a state that several had before.
+
+    Attributes:
+        subtask: Which one it is.
+        parallelism: How many share the state.
+        max_parallelism: How many key groups there are.
+        keyed: Whether the records of the operator have keys, by which they are dealt out.
+
+    Examples:
+        >>> shares = [Share(subtask, 2, 128) for subtask in range(2)]
+        >>> [share.owns("user-7") for share in shares], [share.takes(5) for share in shares]
+        ([False, True], [False, True])
+    """
+
+    subtask: int = 0
+    parallelism: int = 1
+    max_parallelism: int = MIN_MAX_PARALLELISM
+    keyed: bool = False
+
+    def owns(self, key: Any) -> bool:
+        """Say whether the state of a key belongs here.
+
+        Raises:
+            TypeError: the key has no stable hash, see `stable_hash`.
+        """
+        if self.parallelism == 1:
+            return True
+        group = key_group(key, self.max_parallelism)
+        return subtask_of(group, self.max_parallelism, self.parallelism) == self.subtask
+
+    def takes(self, place: int) -> bool:
+        """Say whether the `place`-th of things without keys belongs here; they are dealt in turn."""
+        return place % self.parallelism == self.subtask
+
+
+WHOLE: Final = Share()
+"""Everything."""
 
 
 def _text(key: str) -> int:

@@ -151,7 +151,7 @@ def run(make, adders, steps, restore_at=(), changes_at=()):
             saved.append(pickle.dumps(live.take_changes()))
         if number in restore_at:
             live = make(results)
-            live.load([pickle.loads(state) for state in saved])
+            live.load([[pickle.loads(state) for state in saved]])
         if kind == "watermark":
             if rest[0] > watermark:
                 watermark = rest[0]

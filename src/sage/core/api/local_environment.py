@@ -18,7 +18,7 @@ from sage.core.api.progress import show_progress, wants_progress
 from sage.core.api.recovery_settings import make_recovery
 from sage.kernel.jobmanager.job import Job, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
-from sage.kernel.jobmanager.restore import layout_details
+from sage.kernel.jobmanager.layout import layout_of
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.task.operator_context import JobContext
 
@@ -233,13 +233,19 @@ class LocalEnvironment(BaseEnvironment):
         recovery = make_recovery(
             self.name,
             self._config,
-            plan,
+            layout_of(
+                plan.stream_graph,
+                None if workers is None else workers.graph,
+                settings.max_parallelism,
+            ),
             self._clock,
             self._fail_job,
             from_savepoint=self._from_savepoint,
             allow_non_restored_state=self._allow_non_restored,
-            layout=None if workers is None else layout_details(workers.graph),
         )
+        groups = recovery.restored.max_parallelism
+        if workers is not None and groups is not None:
+            workers.graph = replace(workers.graph, max_parallelism=groups)
         self._from_savepoint = None  # it was for this job alone
         context = replace(context, checkpoints=recovery.checkpoints is not None)
         try:

@@ -6,17 +6,18 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sage.common.clock import Clock
 from sage.common.log import get_logger
-from sage.dataflow.graph.job_graph import JobGraph
 from sage.kernel.checkpoint.checkpoint_config import CHECKPOINT_KEYS, CheckpointConfig
 from sage.kernel.checkpoint.restart_strategy import RESTART_KEYS, parse_restart_strategy
 from sage.kernel.checkpoint.store import FileCheckpointStore, Savepoint
 from sage.kernel.jobmanager.checkpointing import Checkpointing
+from sage.kernel.jobmanager.layout import Layout
 from sage.kernel.jobmanager.recovery import Recovery
 from sage.kernel.jobmanager.restore import RestoredJob, restore_job
 
@@ -27,13 +28,12 @@ RECOVERY_KEYS = CHECKPOINT_KEYS | RESTART_KEYS
 def make_recovery(
     job: str,
     config: Mapping[str, Any],
-    graph: JobGraph,
+    layout: Layout,
     clock: Clock,
     fail_job: Callable[[str], None],
     *,
     from_savepoint: str | None = None,
     allow_non_restored_state: bool = False,
-    layout: Mapping[str, Any] | None = None,
 ) -> Recovery:
     """Return how a job keeps its state and goes on after a failure.
 
@@ -43,32 +43,30 @@ def make_recovery(
     Args:
         job: The name of the job.
         config: The configuration; other keys are left alone.
-        graph: What runs.
+        layout: What runs, and where its subtasks are.
         clock: The job's clock.
         fail_job: Called when too many checkpoints have failed.
         from_savepoint: The directory of a savepoint.
         allow_non_restored_state: Leave out state that the program has no operator for.
-        layout: How its subtasks are laid out over processes; None: it runs in one.
 
     Raises:
         ConfigError: a setting is not usable, or a state has no operator.
         CheckpointError: the store or the savepoint cannot be read.
     """
     checkpoints = CheckpointConfig.parse(_only(config, CHECKPOINT_KEYS))
-    uids = frozenset(node.uid for node in graph.stream_graph.nodes.values())
     takes = checkpoints.path is not None or checkpoints.interval is not None
     default = "exponential-delay" if takes else "none"
     recovery = Recovery(parse_restart_strategy(_only(config, RESTART_KEYS), default))
     restored = RestoredJob()
     if from_savepoint is not None:
-        restored = _read_savepoint(from_savepoint, uids, allow_non_restored_state, layout)
+        restored = _read_savepoint(from_savepoint, layout, allow_non_restored_state)
     if takes:
-        restored = _add_checkpoints(
-            recovery, job, checkpoints, uids, clock, fail_job, restored, layout
-        )
+        restored = _add_checkpoints(recovery, job, checkpoints, layout, clock, fail_job, restored)
     recovery.restored = restored
     if recovery.checkpoints is not None:
         recovery.checkpoints.ended = restored.final_states
+        groups = restored.max_parallelism or layout.max_parallelism
+        recovery.checkpoints.layout = replace(layout, max_parallelism=groups).details()
     return recovery
 
 
@@ -76,24 +74,22 @@ def _add_checkpoints(  # noqa: PLR0917 - what a store of checkpoints is made of
     recovery: Recovery,
     job: str,
     config: CheckpointConfig,
-    uids: Collection[str],
+    layout: Layout,
     clock: Clock,
     fail_job: Callable[[str], None],
     savepoint: RestoredJob,
-    layout: Mapping[str, Any] | None,
 ) -> RestoredJob:
     path = default_directory() if config.path is None else Path(config.path)
     job = directory_name(job)
     store = FileCheckpointStore(path, job, config.retained)
     get_logger("checkpoint").info("checkpoints of job %r go to %s", job, store.directory)
     try:
-        latest = partial(_read_latest, store, uids, layout)
+        latest = partial(_read_latest, store, layout)
         found = None if savepoint.checkpoint_id else latest()
     except BaseException:
         store.close()
         raise
     recovery.checkpoints = Checkpointing(job, config, store, clock, fail_job)
-    recovery.checkpoints.layout = dict(layout or {})
     recovery.read_latest = latest
     recovery.delete_on_cancel = config.on_cancel == "delete"
     if found is not None:
@@ -120,25 +116,15 @@ def directory_name(job: str) -> str:
     return f"{plain.lstrip('.-')}-{hashlib.blake2b(job.encode(), digest_size=4).hexdigest()}"
 
 
-def _read_latest(
-    store: FileCheckpointStore, uids: Collection[str], layout: Mapping[str, Any] | None
-) -> RestoredJob | None:
+def _read_latest(store: FileCheckpointStore, layout: Layout) -> RestoredJob | None:
     metadata = store.latest()
-    return None if metadata is None else restore_job(metadata, store.read, uids, layout=layout)
+    return None if metadata is None else restore_job(metadata, store.read, layout)
 
 
-def _read_savepoint(
-    directory: str, uids: Collection[str], allow: bool, layout: Mapping[str, Any] | None
-) -> RestoredJob:
+def _read_savepoint(directory: str, layout: Layout, allow: bool) -> RestoredJob:
     savepoint = Savepoint(Path(directory))
     savepoint.verify()
-    return restore_job(
-        savepoint.metadata,
-        savepoint.read,
-        uids,
-        allow_non_restored_state=allow,
-        layout=layout,
-    )
+    return restore_job(savepoint.metadata, savepoint.read, layout, allow_non_restored_state=allow)
 
 
 def _only(config: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:

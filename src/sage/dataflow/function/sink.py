@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from sage.common.errors import StateError
 from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.context import RuntimeContext
 
@@ -100,7 +101,40 @@ class Sink(ABC, Generic[T_contra]):
         Args:
             context: The runtime: which subtask this is, where to log.
             state: What `SinkWriter.snapshot` of the previous attempt returned; `None` at the first.
+                If there are other subtasks than then: what `redistribute` says.
 
         Raises:
             Exception: the outside cannot be reached, or does not fit.
         """
+
+    def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
+        """Say with which states writers begin when there are other subtasks than before.
+
+        What two-phase writers had prepared is committed in any case: first of all, by the writers of
+        the first subtasks in turn.
+
+        Args:
+            states: What `SinkWriter.snapshot` of each subtask of before returned.
+            parallelism: How many subtasks there are now.
+
+        Returns:
+            The `state` for each of them. By default those that are not `None` are handed on, one to
+            each subtask, as long as there are enough.
+
+        Raises:
+            StateError: there are more states than subtasks, and this sink does not say how they are
+                joined.
+
+        Examples:
+            >>> from sage.testing import CollectingSink
+            >>> CollectingSink().redistribute([None, {"file": 7}], 3)
+            [{'file': 7}, None, None]
+        """
+        found = [state for state in states if state is not None]
+        if len(found) > parallelism:
+            raise StateError(
+                f"{type(self).__name__} has the states of {len(found)} writers and {parallelism} to "
+                "give them to: define redistribute(states, parallelism), which joins them, or run the "
+                "sink with the parallelism that it had"
+            )
+        return found + [None] * (parallelism - len(found))

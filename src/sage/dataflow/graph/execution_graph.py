@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sage.common.errors import GraphError
 from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
+from sage.dataflow.graph.transformation import Input
 from sage.dataflow.key_group import MAX_MAX_PARALLELISM, default_max_parallelism
 from sage.dataflow.operator.base import BatchOperator
 from sage.dataflow.operator.keyed import KeyBy
@@ -119,7 +120,7 @@ def keyed_nodes(graph: StreamGraph) -> set[int]:
         operator = graph.nodes[node].operator
         if isinstance(operator, KeyBy) or (
             isinstance(operator, (Filter, AssignTimestamps))
-            and all(u.tag is None and u.node in keyed for u in graph.nodes[node].inputs[0])
+            and _have_keys(graph.nodes[node].inputs[0], keyed)
         ):
             keyed.add(node)
     return keyed
@@ -136,7 +137,15 @@ def is_keyed_input(graph: StreamGraph, keyed: set[int], node: int, index: int) -
     """
     if isinstance(graph.nodes[node].operator, BatchOperator):
         return False
-    return all(u.tag is None and u.node in keyed for u in graph.nodes[node].inputs[index])
+    return _have_keys(graph.nodes[node].inputs[index], keyed)
+
+
+def _have_keys(upstreams: Input, keyed: set[int]) -> bool:
+    """Say whether all these records have a key: what is spread otherwise than by keys has none."""
+    return all(
+        u.tag is None and u.node in keyed and u.partitioning.kind in ("forward", "hash")
+        for u in upstreams
+    )
 
 
 def _at_client(node: StreamNode) -> bool:

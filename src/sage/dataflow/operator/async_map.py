@@ -15,10 +15,12 @@ from random import random
 from typing import Any, ClassVar
 
 from sage.common.errors import FunctionError
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.async_calls import CallRunner, Ended, Retry
 from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.in_flight import Call, OrderedInFlight, UnorderedInFlight
 from sage.dataflow.operator.loop_writer import Flow
+from sage.dataflow.time import MIN_WATERMARK
 
 _ROOM = 2
 """How many records are taken in at most for each call that may run.
@@ -175,17 +177,29 @@ class AsyncLive(LivePart):
             for entry in self._records.entries()
         ]
 
-    def load(self, changes: Sequence[Any]) -> None:
-        """Begin anew with the records that were under way."""
-        for entries in changes[-1:]:
-            for entry in entries:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
+        """Begin anew with those records that were under way and belong here, part by part.
+
+        No watermark goes between them when they are of several subtasks, whose watermarks differ.
+        """
+        for number, part in enumerate(parts):
+            for place, entry in enumerate(part[-1], start=number):
                 if isinstance(entry, int):
-                    self._records.add_watermark(entry)
-                else:
-                    call = Call(*entry)
-                    self._records.add(call)
-                    self._start(call)
+                    if share == WHOLE and len(parts) == 1:
+                        self._records.add_watermark(entry)
+                elif share.owns(entry[1]) if share.keyed else share.takes(place):
+                    self._go_on_with(Call(*entry))
         self.hand_over()
+
+    def _go_on_with(self, call: Call) -> None:
+        self._records.add(call)
+        self._start(call)
+
+    def resume(self, watermark: int) -> None:
+        """Let event time go on from `watermark` when all that was under way has left."""
+        if watermark != MIN_WATERMARK:
+            self._records.add_watermark(watermark)
+            self.released = self._records.released
 
     # ---- calls
 

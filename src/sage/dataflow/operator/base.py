@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import SinkWriter
 from sage.dataflow.function.spec import FunctionSpec
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.async_calls import CallRunner
 from sage.dataflow.operator.loop_writer import Flow, LoopWriter
 from sage.dataflow.time import MIN_WATERMARK
@@ -194,8 +195,14 @@ class LivePart:
         """Return the whole state, as plain data that is pickled at once."""
         return None
 
-    def load(self, changes: Sequence[Any]) -> None:
-        """Take over a full state followed by what changed since, one after the other."""
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
+        """Take over what belongs here of the states of those who had the work before.
+
+        Args:
+            parts: For each of them, at least one, a full state followed by what changed since. The
+                one whose event time is furthest behind comes first.
+            share: What belongs here; all of it, unless there are other subtasks than before.
+        """
 
 
 class OperatorScope(Protocol):

@@ -8,10 +8,11 @@ from typing import Any
 
 from sage.dataflow.function.spec import FunctionSpec
 from sage.dataflow.function.transform import ListCollector
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.at_end import HeldEnd, has_end
 from sage.dataflow.operator.base import LiveContext, LivePart
 from sage.dataflow.operator.record_wise import FlatMap
-from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK
+from sage.dataflow.time import MAX_WATERMARK
 
 
 def flat_map_of(specs: tuple[FunctionSpec, ...]) -> FlatMap:
@@ -66,9 +67,9 @@ class FlatMapEnd(LivePart):
 
     take_changes = full_state
 
-    def load(self, changes: Sequence[Any]) -> None:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
         """Let event time be where it was."""
-        self.released = self._held.released = changes[-1] if changes else MIN_WATERMARK
+        self.released = self._held.released = min(part[-1] for part in parts)
 
 
 def _given_at_end(function: Any) -> Iterator[Any]:

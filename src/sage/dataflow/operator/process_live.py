@@ -8,11 +8,12 @@ from typing import Any, Final
 from sage.common.errors import StateError
 from sage.common.suggest import shorten
 from sage.dataflow.function.context import RuntimeContext
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.at_end import HeldEnd, has_end
 from sage.dataflow.operator.base import LiveContext, LivePart, Results
 from sage.dataflow.state.key_table import MISSING, TableChanges
 from sage.dataflow.state.live import NO_KEY, Entries
-from sage.dataflow.state.timers import HeapTimers
+from sage.dataflow.state.timers import HeapTimers, TimerQueue
 from sage.dataflow.time import MAX_WATERMARK, MIN_WATERMARK
 
 _TIMER: Any = None
@@ -197,11 +198,11 @@ class ProcessLive(LivePart):
         """Say how far event time has come behind it too, if that is not as far as here."""
         return {**(timers or none), "released": self.released} if self._ending else timers
 
-    def load(self, changes: Sequence[Any]) -> None:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
         """Take over timers."""
-        load_timers(self._timers, changes)
-        for state in changes:
-            self.released = self._held.released = state.get("released", MIN_WATERMARK)
+        load_timers(self._timers, parts, share)
+        released = min(part[-1].get("released", MIN_WATERMARK) for part in parts)
+        self.released = self._held.released = released
         self.look()
 
     def _fire(self, timestamp: int, key: Any, event_time: int | None) -> None:
@@ -237,11 +238,24 @@ def timers_changes(timers: HeapTimers) -> dict[str, Any] | None:
     return {"event": tuple(event), "processing": tuple(processing)}
 
 
-def load_timers(timers: HeapTimers, chain: Sequence[dict[str, Any]]) -> None:
-    """Take over all timers, and what changed in them afterwards."""
-    for state in chain:
-        for queue, said in ((timers.event, "event"), (timers.processing, "processing")):
-            if isinstance(state[said], dict):
-                queue.load(state[said])
-            else:
-                queue.apply(TableChanges(*state[said]))
+def load_timers(
+    timers: HeapTimers, parts: Sequence[Sequence[dict[str, Any]]], share: Share
+) -> None:
+    """Take over all timers that belong here, each part with what changed in it afterwards."""
+    for queue, said in ((timers.event, "event"), (timers.processing, "processing")):
+        found: dict[Any, Any] = {}
+        for part in parts:
+            found |= _timers_of(part, said, share)
+        queue.load(found)
+
+
+def _timers_of(part: Sequence[dict[str, Any]], said: str, share: Share) -> dict[Any, Any]:
+    queue = TimerQueue(layered=False)
+    for state in part:
+        if isinstance(state[said], dict):
+            queue.load(state[said])
+        else:
+            queue.apply(TableChanges(*state[said]))
+    if share != WHOLE:
+        queue.restrict(share.owns)
+    return queue.full()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from sage.common.errors import GraphError
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.loop_writer import Flow
 from sage.dataflow.time import (
@@ -118,10 +119,9 @@ class Assigner(LivePart):
         """Return the generator: it is small."""
         return self._generator
 
-    def load(self, changes: Any) -> None:
-        """Take over the generator."""
-        for generator in changes:
-            self._generator = generator
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
+        """Take over the generator that is furthest behind."""
+        self._generator = parts[0][-1]
 
 
 class TimestampAssigner(Assigner):

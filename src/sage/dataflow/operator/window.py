@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.base import LiveContext, LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.loop_writer import Flow
 from sage.dataflow.operator.process_live import (
@@ -247,9 +248,10 @@ class PaneLive(WindowLive):
         """Return all panes."""
         return self.windows.full_state()
 
-    def load(self, changes: Sequence[Any]) -> None:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
         """Take over panes."""
-        self.windows.load(*changes)
+        for part in parts:
+            self.windows.load(*part, owns=share.owns)
 
 
 class SessionLive(WindowLive):
@@ -303,9 +305,24 @@ class SessionLive(WindowLive):
         """Return all sessions."""
         return self.sessions.full_state()
 
-    def load(self, changes: Sequence[Any]) -> None:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
         """Take over sessions."""
-        self.sessions.load(*changes)
+        for part in parts:
+            self.sessions.load(*part, owns=share.owns)
+
+
+def _windows_of(part: Sequence[Any], share: Share) -> dict[Any, Any]:
+    """Return the windows by key that belong here, out of a full state and what changed since."""
+    table = KeyTable(layered=False)
+    for state in part:
+        if "full" in state:
+            table.load(state["full"])
+        else:
+            table.apply(TableChanges(*state["changes"]))
+    windows = table.full()
+    if share == WHOLE:
+        return windows
+    return {key: entry for key, entry in windows.items() if share.owns(key)}
 
 
 class GeneralLive(WindowLive):
@@ -340,15 +357,14 @@ class GeneralLive(WindowLive):
         changes = tuple(self._table.take_changes())
         return {"changes": changes, "at": self.operator.watermark, **timers}
 
-    def load(self, changes: Sequence[Any]) -> None:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
         """Take over windows and timers."""
-        for state in changes:
-            if "full" in state:
-                self._table.load(state["full"])
-            else:
-                self._table.apply(TableChanges(*state["changes"]))
-            self.operator.watermark = state["at"]
-        load_timers(self._timers, changes)
+        found: dict[Any, Any] = {}
+        for part in parts:
+            found |= _windows_of(part, share)
+        self._table.load(found)
+        self.operator.watermark = min(part[-1]["at"] for part in parts)
+        load_timers(self._timers, parts, share)
         self.look()
 
     def end(self) -> None:

@@ -114,7 +114,7 @@ class HeapKeyedStore:
             self.table(name).load(full["tables"].get(name, {}))
         self.timers.event.load(full["event"])
         self.timers.processing.load(full["processing"])
-        self._load_operator_state(full)
+        self.load_operator_state(full)
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Do what `take_changes` told, after `load` and in the order of the calls."""
@@ -122,9 +122,20 @@ class HeapKeyedStore:
             self.table(name).apply(TableChanges(*of_table))
         self.timers.event.apply(TableChanges(*changes["event"]))
         self.timers.processing.apply(TableChanges(*changes["processing"]))
-        self._load_operator_state(changes)
+        self.load_operator_state(changes)
 
-    def _load_operator_state(self, saved: Mapping[str, Any]) -> None:
+    def join(self, other: HeapKeyedStore, owns: Callable[[Any], bool]) -> None:
+        """Take over those keys of another store, with their timers, that `owns` says yes to."""
+        for name, theirs in other._tables.items():
+            mine = self.table(name)
+            for key, value in theirs.items():
+                if owns(key):
+                    mine[key] = value
+        self.timers.event.join(other.timers.event, owns)
+        self.timers.processing.join(other.timers.processing, owns)
+
+    def load_operator_state(self, saved: Mapping[str, Any]) -> None:
+        """Replace broadcast and list state by `saved["broadcast"]` and `saved["lists"]`, by name."""
         for name in {*self._broadcast, *saved["broadcast"]}:
             entries = self.broadcast(name)
             entries.clear()

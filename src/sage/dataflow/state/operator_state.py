@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sage.common.errors import StateError
 from sage.dataflow.state.declarations import StateDeclaration, declared_states
@@ -142,13 +142,32 @@ def broadcast_states(function: object) -> list[LiveBroadcast[Any, Any]]:
     ]
 
 
+Rescaled = Literal["split", "union"]
+"""Whether the items of a list are dealt out to new subtasks, or given to all of them."""
+
+
 class OperatorListState(StateDeclaration[LiveOperatorList[T]]):
-    """A list of each subtask, handed out by `split_lists` or `union_lists` when rescaled."""
+    """A list of each subtask.
+
+    Args:
+        kind: The type of the items.
+        name: The name in checkpoints; that of the attribute when left out.
+        rescaled: What becomes of the items when there are other subtasks than before: `"split"` deals
+            them out evenly, `"union"` gives all of them to each.
+
+    Raises:
+        ValueError: `rescaled` is neither.
+    """
 
     kind = "operator list"
 
-    def __init__(self, kind: type[T], *, name: str | None = None) -> None:
+    def __init__(
+        self, kind: type[T], *, name: str | None = None, rescaled: Rescaled = "split"
+    ) -> None:
         super().__init__((kind,), None, name)
+        if rescaled not in ("split", "union"):
+            raise ValueError(f"rescaled must be 'split' or 'union', not {rescaled!r}")
+        self.rescaled: Rescaled = rescaled
 
     def _live(self, store: KeyedStore) -> LiveOperatorList[T]:
         return LiveOperatorList(store.operator_list(self.name))

@@ -100,6 +100,13 @@ class TimerQueue:
                 del self._live[timer]
         self._stale = True
 
+    def join(self, other: TimerQueue, owns: Callable[[Any], bool]) -> None:
+        """Take over the timers of those keys of another queue that `owns` says yes to."""
+        for timer, serial in other._live.items():
+            if owns(timer[1]):
+                self._live[timer] = serial
+        self._stale = True
+
     def _ready(self) -> list[tuple[int, int, int, Any, Any]]:
         if self._stale:
             # The third number keeps keys from being compared when two queues came together.

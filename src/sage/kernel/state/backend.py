@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sage.common.errors import StateError
+from sage.dataflow.key_group import Share
 from sage.dataflow.state.heap_store import HeapKeyedStore
 
 if TYPE_CHECKING:
@@ -78,6 +79,36 @@ def restore_chain(store: OperatorStore, chain: Sequence[Mapping[str, Any]]) -> N
         store.load(full)
     for changes in chain[1:]:
         store.apply(changes)
+
+
+def restore_parts(
+    store: OperatorStore,
+    parts: Sequence[Sequence[Mapping[str, Any]]],
+    share: Share,
+    make_other: Callable[[], tuple[OperatorStore, Callable[[], None]]],
+) -> None:
+    """Give a store what belongs to it of what several predecessors have said.
+
+    Args:
+        store: The store, empty.
+        parts: For each predecessor its chain: a full part, then changes.
+        share: What belongs to this one.
+        make_other: Makes another store of the same kind, for the time being, and what closes it.
+
+    Raises:
+        StateError: a predecessor was of a kind that this store does not understand.
+    """
+    for chain in parts[:1]:
+        restore_chain(store, chain)
+        if share.parallelism > 1:
+            store.restrict(share.owns)
+    for chain in parts[1:]:
+        other, close = make_other()
+        try:
+            restore_chain(other, chain)
+            store.join(other, share.owns)  # type: ignore[arg-type]  # of the same kind
+        finally:
+            close()
 
 
 def _was_kept_on_disk(said: Mapping[str, Any]) -> bool:

@@ -78,6 +78,7 @@ class DiskOperatorStore:
         self.timers = self._heap.timers
         self.broadcast = self._heap.broadcast
         self.operator_list = self._heap.operator_list
+        self.load_operator_state = self._heap.load_operator_state
 
     def table(self, name: str) -> DiskTable:
         """Return the table of a state, always the same one."""
@@ -192,6 +193,19 @@ class DiskOperatorStore:
                 if not owns(key):
                     table.pop(key)
         self._heap.restrict(owns)
+
+    def join(self, other: DiskOperatorStore, owns: Callable[[Any], bool]) -> None:
+        """Take over those keys of another store, with their timers, that `owns` says yes to.
+
+        Raises:
+            DiskStateError: it cannot be written or read.
+        """
+        for name in other._disk.names():
+            mine = self.table(name)
+            for key, value in other.table(name).entries():
+                if owns(key):
+                    mine[key] = value
+        self._heap.join(other._heap, owns)
 
     def close(self) -> None:
         """Close; nobody wants what is in the directory any more. Again: nothing happens."""

@@ -8,11 +8,12 @@ forward, the first; nearest prefers the earlier of two that are equally far.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, ClassVar, Literal
 
+from sage.dataflow.key_group import Share
 from sage.dataflow.operator.base import (
     LiveContext,
     Results,
@@ -200,9 +201,9 @@ class AsofJoiner:
         else:
             self._overdue.pop(key, None)
 
-    def load(self, changes: Sequence[Any]) -> None:
-        """Take over a full state and what changed since."""
-        self.watermark = self.entries.load(changes)
+    def load(self, parts: Sequence[Sequence[Any]], owns: Callable[[Any], bool]) -> None:
+        """Take over states, each a full one and what changed since, of those keys that `owns` says."""
+        self.watermark = self.entries.load(parts, owns)
         for key, entry in self.entries.table.items():
             self._note_overdue(key, entry.waiting)
 
@@ -239,9 +240,9 @@ class AsofJoin(TimedJoin):
 class AsofLive(TimedJoinLive[AsofJoiner]):
     """The live part of a backward as-of join."""
 
-    def load_joiner(self, changes: Sequence[Any]) -> None:
+    def load_joiner(self, parts: Sequence[Sequence[Any]], share: Share) -> None:
         """Let the joiner take over records."""
-        self.joiner.load(changes)
+        self.joiner.load(parts, share.owns)
 
 
 class WaitingAsofLive(AsofLive):

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any, Generic, Protocol, TypeVar
 
-from sage.dataflow.time import MIN_WATERMARK
-
 
 class Entry(Protocol):
     """What is kept for a key.
@@ -96,18 +94,26 @@ class EntriesByKey(Generic[E]):
         entries = {key: entry.plain() for key, entry in self.table.items()}
         return {"entries": entries, "dropped": [], "watermark": watermark}
 
-    def load(self, changes: Sequence[dict[str, Any]]) -> int:
-        """Take over a full state and what changed since; return how far event time had come.
+    def load(self, parts: Sequence[Sequence[dict[str, Any]]], owns: Callable[[Any], bool]) -> int:
+        """Take over states, each a full one and what changed since; return how far event time was.
 
         All entries are to be looked at with the next watermark.
+
+        Args:
+            parts: The states; no key is in two of them.
+            owns: Says which keys to take.
         """
+        return min(self._load_part(part, owns) for part in parts)
+
+    def _load_part(self, changes: Sequence[dict[str, Any]], owns: Callable[[Any], bool]) -> int:
         state: dict[Any, Any] = {}
         for change in changes:
             for key in change["dropped"]:
                 state.pop(key, None)
             state.update(change["entries"])
-        watermark: int = changes[-1]["watermark"] if changes else MIN_WATERMARK
+        watermark: int = changes[-1]["watermark"]
         for key, plain in state.items():
-            entry = self.table[key] = self._make(plain)
-            self.look(key, entry, watermark)
+            if owns(key):
+                entry = self.table[key] = self._make(plain)
+                self.look(key, entry, watermark)
         return watermark

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from sage.dataflow.key_group import Share
 from sage.dataflow.operator.base import (
     LiveContext,
     Results,
@@ -205,9 +206,9 @@ class IntervalJoin(TimedJoin):
 class IntervalLive(TimedJoinLive[IntervalJoiner]):
     """The live part of an interval join."""
 
-    def load_joiner(self, changes: Sequence[Any]) -> None:
+    def load_joiner(self, parts: Sequence[Sequence[Any]], share: Share) -> None:
         """Let the joiner take over records."""
-        self.joiner.watermark = self.joiner.entries.load(changes)
+        self.joiner.watermark = self.joiner.entries.load(parts, share.owns)
 
 
 class OuterIntervalLive(IntervalLive):

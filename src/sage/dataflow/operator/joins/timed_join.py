@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from sage.dataflow.key_group import WHOLE, Share
 from sage.dataflow.operator.base import LivePart, OperatorScope, RecordOperator
 from sage.dataflow.operator.joins.entries_by_key import EntriesByKey
 from sage.dataflow.operator.loop_writer import Flow
@@ -79,11 +80,11 @@ class TimedJoinLive(LivePart, Generic[J]):
         """Return all records."""
         return self.joiner.entries.full_state(self.joiner.watermark)
 
-    def load(self, changes: Sequence[Any]) -> None:
+    def load(self, parts: Sequence[Sequence[Any]], share: Share = WHOLE) -> None:
         """Take over records."""
-        self.load_joiner(changes)
+        self.load_joiner(parts, share)
         self.released = self.joiner.held_until()
 
     @abstractmethod
-    def load_joiner(self, changes: Sequence[Any]) -> None:
+    def load_joiner(self, parts: Sequence[Sequence[Any]], share: Share) -> None:
         """Let the joiner take over records."""

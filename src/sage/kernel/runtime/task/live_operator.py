@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import FunctionType
 from typing import Any
@@ -30,7 +31,7 @@ from sage.kernel.runtime.task.checked_entry import CheckedEntry
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.operator_context import OperatorContext
 from sage.kernel.runtime.task.restored_state import RestoredState, Uncommitted
-from sage.kernel.state.backend import OperatorStore, restore_chain
+from sage.kernel.state.backend import OperatorStore, restore_parts
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ class LiveOperator:
 
     def _take_over(self, restored: RestoredState) -> None:
         """Take over tables, and commit what belongs to the checkpoint and may not be committed yet."""
-        self.context.load_tables(restored.chain("tables"))
-        waiting = restored.last("uncommitted")
-        if waiting and self.writer is not None:
-            self.uncommitted.prepared = dict(waiting)
-            self.uncommitted.commit(self.writer, max(waiting))
+        for tables in restored.chains("tables"):
+            self.context.load_tables(tables, restored.share)
+        if self.writer is not None:
+            for waiting in restored.uncommitted:
+                Uncommitted(dict(waiting)).commit(self.writer, max(waiting))
 
     def create_part(self, access: TaskAccess) -> None:
         """Make what of the operator lives as long as the task.
@@ -134,10 +135,14 @@ class LiveOperator:
             if self.part is not None:
                 self._closers.append(self.part.close)
                 if self.restored is not None:
-                    self.part.load(self.restored.chain("live"))
-                    self.part.resume(self.watermark)
+                    self._go_on(self.part, self.restored)
         except USER_ERRORS as error:
             raise operator_error(error, self.node, "open") from error
+
+    def _go_on(self, part: LivePart, restored: RestoredState) -> None:
+        if parts := restored.chains("live"):
+            part.load(parts, restored.share)
+        part.resume(self.watermark)
 
     def _entry(self, function: Any, entry: Callable[..., Any]) -> Callable[..., Any]:
         """Return what is called with records."""
@@ -167,15 +172,17 @@ class LiveOperator:
         """Give a function the state that it declares, as an earlier attempt has left it."""
         if self.store is None:
             job = self.context.job
-            self.store, close = job.state.open_store(
+            open_store = partial(
+                job.state.open_store,
                 job.job_name,
                 self.node.uid,
                 self.context.now_ms,
-                layered=job.checkpoints,
                 states=len(declared_states(function)),
             )
+            self.store, close = open_store(layered=job.checkpoints)
             self._closers.append(close)
-            restore_chain(self.store, [] if self.restored is None else self.restored.chain("store"))
+            if self.restored is not None:
+                _restore(self.store, self.restored, partial(open_store, layered=False))
         bind_state(function, self.store)
 
     def on_close(self, closer: Callable[[], None]) -> None:
@@ -191,6 +198,16 @@ class LiveOperator:
             except USER_ERRORS as error:  # reported; the others must be closed too
                 failures.append(operator_error(error, self.node, "close"))
         return failures
+
+
+def _restore(
+    store: OperatorStore,
+    restored: RestoredState,
+    make_other: Callable[[], tuple[OperatorStore, Callable[[], None]]],
+) -> None:
+    restore_parts(store, restored.chains("store"), restored.share, make_other)
+    if settled := restored.last("operator_state"):
+        store.load_operator_state(settled)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from sage.common.clock import Clock
 from sage.common.log import get_logger
 from sage.dataflow.function.context import ServiceCaller
+from sage.dataflow.key_group import WHOLE, Share
 from sage.kernel.runtime.task.layered_table import LayeredTable
 from sage.kernel.state.backend import StateBackend
 
@@ -97,15 +98,22 @@ class OperatorContext:
         entries = {name: table for name, table in taken.items() if table}
         return {"tables": entries} if entries else {}
 
-    def load_tables(self, chain: Sequence[Mapping[str, Mapping[Any, Any]]]) -> None:
-        """Take over tables of a checkpoint, and what changed in them afterwards."""
+    def load_tables(
+        self, chain: Sequence[Mapping[str, Mapping[Any, Any]]], share: Share = WHOLE
+    ) -> None:
+        """Take over what belongs here of tables of a checkpoint, and of what changed in them since."""
         for tables in chain:
             for name, entries in tables.items():
-                table = self.layered_table(name)
-                if self.job.checkpoints:
-                    table.load(entries)
-                else:  # loops look nowhere else
-                    table.fresh.update(entries)
+                mine = entries
+                if share.parallelism > 1:
+                    mine = {key: entry for key, entry in entries.items() if share.owns(key)}
+                self._load_table(self.layered_table(name), mine)
+
+    def _load_table(self, table: LayeredTable, entries: Mapping[Any, Any]) -> None:
+        if self.job.checkpoints:
+            table.load(entries)
+        else:  # loops look nowhere else
+            table.fresh.update(entries)
 
     def forget(self) -> None:
         """Let go of the tables: a function that the user holds on to has this context still."""

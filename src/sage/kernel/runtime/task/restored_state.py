@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sage.dataflow.function.sink import SinkWriter, TwoPhaseWriter
+from sage.dataflow.key_group import WHOLE, Share
 
 
 @dataclass
@@ -15,26 +15,26 @@ class RestoredState:
     """What an operator finds when it is opened again.
 
     Attributes:
-        contents: What was pickled, the full part first.
+        parts: What was kept of keys, timers and the like, by each subtask of before that had something
+            of what belongs here: a full part, then what changed.
+        share: What of these parts belongs here.
+        said: What is settled already, by name: where sources go on, how far event time has come.
+        uncommitted: What is to be committed, each by the number of its checkpoint.
     """
 
-    contents: Sequence[dict[str, Any]] = ()
-
-    @classmethod
-    def of(cls, parts: Iterable[bytes]) -> RestoredState:
-        """Unpickle a chain of parts, whose checksums have been verified."""
-        return cls([pickle.loads(part) for part in parts])  # noqa: S301 - our own files, verified
+    parts: Sequence[list[dict[str, Any]]] = ()
+    share: Share = WHOLE
+    said: Mapping[str, Any] = field(default_factory=dict)
+    uncommitted: Sequence[Mapping[int, Any]] = ()
 
     def last(self, name: str) -> Any:
-        """Return what the newest part says about `name`; None if it says nothing."""
-        for content in reversed(self.contents):
-            if name in content:
-                return content[name]
-        return None
+        """Return what is settled about `name`; None if nothing is."""
+        return self.said.get(name)
 
-    def chain(self, name: str) -> list[Any]:
-        """Return what all parts say about `name`, in order, and forget it: it may be large."""
-        return [content.pop(name) for content in self.contents if name in content]
+    def chains(self, name: str) -> list[list[Any]]:
+        """Return what each part says about `name`, in order, and forget it: it may be large."""
+        chains = [[content.pop(name) for content in part if name in content] for part in self.parts]
+        return [chain for chain in chains if chain]
 
 
 @dataclass

@@ -198,13 +198,18 @@ class Task:
         if self._exchange is not None:
             self._exchange.times = self._time.times
         for node in self.vertex.nodes:
-            if isinstance(self._live[node].node.operator, ReadSource):
+            if not isinstance(self._live[node].node.operator, ReadSource):
+                continue
+            if node in self._ended_nodes:  # in an earlier attempt
+                self._time.source_ended(node)
+            else:
                 self._open_source(self._live[node], self._live[node].node.operator)
 
     def _go_on_from(self, live: LiveOperator) -> None:
         """Take over what is the task's own of what an operator finds of an earlier attempt."""
         if live.restored is not None:
-            self._fuser.backlog.extend(live.restored.last("in_loop") or ())
+            for (_, index), values in live.restored.last("in_loop") or ():
+                self._fuser.backlog.append(((live.node.id, index), values))
             if live.restored.last("ended"):
                 self._ended_nodes.add(live.node.id)
 
@@ -228,7 +233,7 @@ class Task:
         """Open those sinks that may still have to commit, which they do when they are opened."""
         for node in self.vertex.nodes:
             found = self._restored.get(self._graph.nodes[node].uid)
-            if found is not None and found.last("uncommitted"):
+            if found is not None and found.uncommitted:
                 name, ring = self._graph.nodes[node].name, self._doorbell.ring
                 context = OperatorContext(self._job, name, ring, self._is_cancelled)
                 self._live[node] = LiveOperator(self._graph.nodes[node], context, found)
