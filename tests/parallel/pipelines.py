@@ -19,6 +19,7 @@ from sage import (
     KeyedBroadcastProcessFunction,
     KeyedProcessFunction,
     ListState,
+    OperatorListState,
     ProcessFunction,
     ValueState,
     count,
@@ -272,16 +273,16 @@ def keyed_state(env):
 
 
 class Batched(FlatMapFunction):
-    def open(self):
-        self.kept = []
+    kept = OperatorListState(int)
 
     def execute(self, data):
         self.kept.append(data[1])
-        if len(self.kept) == 7:
+        if len(self.kept) >= 7:
             yield from self.take()
 
     def take(self):
-        kept, self.kept = self.kept, []
+        kept = list(self.kept)
+        self.kept.clear()
         return kept
 
     def on_end(self):
@@ -295,14 +296,13 @@ def what_was_kept_for_the_end(env):
 
 
 class CountTimes(ProcessFunction):
-    def open(self):
-        self.counts = Counter()
+    seen = OperatorListState(str)
 
     def execute(self, data, ctx):
-        self.counts[data[0]] += 1
+        self.seen.append(data[0])
 
     def on_end(self, ctx):
-        yield from self.counts.items()
+        yield from Counter(self.seen).items()
 
 
 @pipeline
@@ -372,9 +372,7 @@ class Factors(BroadcastProcessFunction):
     """Keeps all records to the end: by then every subtask has all rules."""
 
     rules = BroadcastState(int, int)
-
-    def open(self):
-        self.kept = []
+    kept = OperatorListState(int)
 
     def process_element(self, value, ctx):
         self.kept.append(value[1])
@@ -441,12 +439,11 @@ def connected(env):
 class KeepsAll(BaseJoinFunction):
     """Pairs all records of a key with all of the other stream."""
 
-    def __init__(self):
-        super().__init__()
-        self.seen = {}
+    left = ListState(int)
+    right = ListState(int)
 
     def execute(self, payload, key, tag):
-        mine, others = self.seen.setdefault(key, ([], []))[:: -1 if tag else 1]
+        mine, others = (self.left, self.right) if tag == 0 else (self.right, self.left)
         mine.append(payload[1])
         return [(payload[1], o) if tag == 0 else (o, payload[1]) for o in others]
 

@@ -46,6 +46,58 @@ class _SplitReader(SourceReader):
         return {}
 
 
+class PausingSource(Source):
+    """Gives the records of several splits in turn, and knows how far each has been read.
+
+    Args:
+        splits: The records of each split.
+        until: Which part of each split is given; the reader stands still behind it, unless it is all.
+    """
+
+    def __init__(self, splits, until=1.0):
+        self.splits = splits
+        self.until = until
+
+    def list_splits(self):
+        return sorted(self.splits)
+
+    def count(self):
+        """Return how many records are given."""
+        return sum(map(self.limit, self.splits))
+
+    def limit(self, split):
+        return int(len(self.splits[split]) * self.until)
+
+    def create_reader(self, splits, context):
+        return _PausingReader(self, {name: position or 0 for name, position in splits.items()})
+
+
+class _PausingReader(SourceReader):
+    def __init__(self, source, positions):
+        self._source = source
+        self._positions = positions
+
+    def read_batch(self, max_records):
+        batch = []
+        while len(batch) < max_records and (one := self._read_round()):
+            batch += one
+        if batch or self._source.until < 1:
+            return batch
+        return None
+
+    def _read_round(self):
+        """Return the next record of each split."""
+        found = []
+        for name, position in self._positions.items():
+            if position < self._source.limit(name):
+                found.append(self._source.splits[name][position])
+                self._positions[name] += 1
+        return found
+
+    def snapshot(self):
+        return dict(self._positions)
+
+
 class GatedSource(Source):
     """Gives some records, and others only once the file `gate` has as many bytes as were asked for.
 

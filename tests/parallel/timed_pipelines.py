@@ -3,6 +3,7 @@
 from parallel.pipelines import COUNT, key, keyed, later, one, per_key, pipeline, several, timed
 from parallel.sources import SplitSource, events
 from sage import (
+    CountEvictor,
     CountTrigger,
     KeyedProcessFunction,
     ProcessWindowFunction,
@@ -59,6 +60,14 @@ def windows_by_count(env):
 def global_windows_with_a_trigger(env):
     windows = one(env).key_by(key).window(global_window()).trigger(PurgingTrigger(CountTrigger(7)))
     return windows.sum(1).map(lambda r: (r.key, r.value))
+
+
+@per_key
+def windows_with_an_evictor(env):
+    stream = timed(one(env)).set_parallelism(1).key_by(key)
+    windows = stream.window(tumbling_time_window(5)).trigger(CountTrigger(3))
+    fired = windows.evictor(CountEvictor(2)).collect_list()
+    return fired.map(lambda r: (r.key, r.start, [e[1] for e in r.value]))
 
 
 @pipeline
