@@ -52,11 +52,13 @@ class PausingSource(Source):
     Args:
         splits: The records of each split.
         until: Which part of each split is given; the reader stands still behind it, unless it is all.
+        whole: Splits that are given to their ends nevertheless.
     """
 
-    def __init__(self, splits, until=1.0):
+    def __init__(self, splits, until=1.0, whole=()):
         self.splits = splits
         self.until = until
+        self.whole = whole
 
     def list_splits(self):
         return sorted(self.splits)
@@ -66,7 +68,10 @@ class PausingSource(Source):
         return sum(map(self.limit, self.splits))
 
     def limit(self, split):
-        return int(len(self.splits[split]) * self.until)
+        return int(len(self.splits[split]) * (1.0 if split in self.whole else self.until))
+
+    def has_end(self, splits):
+        return self.until == 1 or all(split in self.whole for split in splits)
 
     def create_reader(self, splits, context):
         return _PausingReader(self, {name: position or 0 for name, position in splits.items()})
@@ -81,9 +86,7 @@ class _PausingReader(SourceReader):
         batch = []
         while len(batch) < max_records and (one := self._read_round()):
             batch += one
-        if batch or self._source.until < 1:
-            return batch
-        return None
+        return None if not batch and self._source.has_end(self._positions) else batch
 
     def _read_round(self):
         """Return the next record of each split."""
