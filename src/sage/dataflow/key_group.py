@@ -121,7 +121,7 @@ class Share:
     Examples:
         >>> shares = [Share(subtask, 2, 128) for subtask in range(2)]
         >>> [share.owns("user-7") for share in shares], [share.takes(5) for share in shares]
-        ([False, True], [False, True])
+        ([True, False], [False, True])
     """
 
     subtask: int = 0
