@@ -71,7 +71,7 @@ class PausingSource(Source):
         return int(len(self.splits[split]) * (1.0 if split in self.whole else self.until))
 
     def has_end(self, splits):
-        return self.until == 1 or all(split in self.whole for split in splits)
+        return all(self.limit(split) == len(self.splits[split]) for split in splits)
 
     def create_reader(self, splits, context):
         return _PausingReader(self, {name: position or 0 for name, position in splits.items()})

@@ -74,7 +74,7 @@ def stop_halfway(parallelism, backend, tmp_path_factory):
         collected = build(env)
         env.submit()
         wanted = sum(source.count() for source in env.sources)
-        wait_until(lambda: env.job.metrics.records_in >= wanted, patience=60)
+        wait_until(lambda: env.job.metrics.records_in >= wanted, patience=100)
         answer = env.job.stop(60, savepoint=directory)
         assert answer["status"] == "success"
         return answer["message"], gathered(collected)
