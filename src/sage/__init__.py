@@ -149,7 +149,7 @@ from sage.dataflow.window import (
     tumbling_time_window,
 )
 from sage.kernel.checkpoint.errors import CheckpointError
-from sage.kernel.jobmanager.job import JobMetrics, JobResult
+from sage.kernel.jobmanager.job_metrics import JobMetrics, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
 from sage.kernel.runtime.service.batching import batch
 from sage.kernel.runtime.service.middleware import ServiceMiddleware

@@ -16,7 +16,8 @@ from sage.core.api.job_handle import JobHandle, Response
 from sage.core.api.parallel_settings import plan_workers
 from sage.core.api.progress import show_progress, wants_progress
 from sage.core.api.recovery_settings import make_recovery
-from sage.kernel.jobmanager.job import Job, JobResult
+from sage.kernel.jobmanager.job import Job
+from sage.kernel.jobmanager.job_metrics import JobResult
 from sage.kernel.jobmanager.job_state import JobStatus
 from sage.kernel.jobmanager.layout import layout_of
 from sage.kernel.runtime.service.service_caller import ServiceManager

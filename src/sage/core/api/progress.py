@@ -9,7 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sage.kernel.jobmanager.job import Job, JobMetrics
+from sage.kernel.jobmanager.job import Job
+from sage.kernel.jobmanager.job_metrics import JobMetrics
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sage.common.clock import Clock, Doorbell
@@ -18,16 +17,14 @@ from sage.common.suggest import did_you_mean
 from sage.dataflow.graph.job_graph import JobGraph, JobVertex
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.source import ReadSource
-from sage.dataflow.record import DEAD_LETTERS
 from sage.kernel.checkpoint.errors import CheckpointError
 from sage.kernel.checkpoint.messages import Subtask
 from sage.kernel.jobmanager.checkpointing import Checkpointing, CheckpointStatistics
+from sage.kernel.jobmanager.job_metrics import JobMeter, JobMetrics, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
 from sage.kernel.jobmanager.recovery import SLOT, Recovery, task_name
 from sage.kernel.jobmanager.restore import RestoredJob
-from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
-from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import empty_engine_frames
 from sage.kernel.runtime.task.operator_context import JobContext
@@ -36,57 +33,6 @@ from sage.kernel.runtime.task.task import Task
 if TYPE_CHECKING:
     from sage.kernel.jobmanager.worker_deployment import WorkerDeployment
     from sage.kernel.runtime.worker.worker_task import WorkerTask
-
-
-@dataclass(frozen=True)
-class JobMetrics:
-    """The figures of a job at some moment.
-
-    Attributes:
-        operators: The figures of every operator by name, sources first.
-        seconds: How long the job has been running.
-        records_in: Records of its sources that have been processed.
-        total_count: How many records its sources will give, if all of them know.
-        slots: What each slot of a job over several processes does with its time: of the present
-            attempt. The last one may be the program's own.
-    """
-
-    operators: dict[str, OperatorMetrics]
-    seconds: float
-    records_in: int
-    total_count: int | None = None
-    slots: tuple[SlotFigures, ...] = ()
-
-    @property
-    def records_per_second(self) -> float:
-        """Records processed per second of running."""
-        return self.records_in / self.seconds if self.seconds > 0 else 0.0
-
-    def __getitem__(self, operator: str) -> OperatorMetrics:
-        return self.operators[operator]
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """How a job ended.
-
-    Attributes:
-        job_name: The name of the environment.
-        env_uuid: The identity of this run.
-        status: `FINISHED`, `CANCELED` or `FAILED`.
-        metrics: The final figures.
-    """
-
-    job_name: str
-    env_uuid: str
-    status: JobStatus
-    metrics: JobMetrics
-
-    def __str__(self) -> str:
-        return (
-            f"{self.job_name}: {self.status}, {self.metrics.records_in:,} records "
-            f"in {self.metrics.seconds:.2f} s ({self.metrics.records_per_second:,.0f}/s)"
-        )
 
 
 class Job:
@@ -130,11 +76,10 @@ class Job:
         self._keep_alive = True
         self._pause = Doorbell()
         self._workers = workers
-        count = len(graph.vertices) if workers is None else workers.slots
-        self._counters = [Counters() for _ in range(count)]
+        layout = None if workers is None else workers.graph
+        self._meter = JobMeter(graph, context.clock, layout)
         self._tasks = self._make_tasks(self._recovery.restored)
         self._left = len(self._tasks)
-        self._started = self._ended = 0.0
 
     @property
     def status(self) -> JobStatus:
@@ -153,7 +98,7 @@ class Job:
         """
         with self._lock:
             self._status = check_transition(self._status, JobStatus.RUNNING)
-        self._started = self._clock.monotonic()
+        self._meter.start()
         self._keep_alive = keep_alive
         self._start_tasks()
         if not keep_alive:
@@ -165,7 +110,7 @@ class Job:
         if self._workers is not None:
             return self._workers.make_tasks(
                 self._context,
-                self._counters,
+                self._meter.counters,
                 restored,
                 lambda slot: self._reports(Subtask(SLOT, slot)),
             )
@@ -174,7 +119,7 @@ class Job:
     def _make_tasks_here(self, restored: RestoredJob) -> list[Task]:
         """Make the tasks of this process; those that had ended have only to commit what was left."""
         tasks = []
-        for vertex, counters in zip(self.graph.vertices, self._counters, strict=True):
+        for vertex, counters in zip(self.graph.vertices, self._meter.counters, strict=True):
             sources = self._uids(vertex, ReadSource)
             has_ended = bool(sources) and sources <= restored.final_states.uids
             task = Task(
@@ -348,17 +293,10 @@ class Job:
     @property
     def metrics(self) -> JobMetrics:
         """The figures so far."""
-        graph = self.graph.stream_graph
-        merged = _merge(self._counters)
-        operators = operator_metrics(graph, merged)
-        until = self._ended if self._done.is_set() else self._clock.monotonic()
-        processed = sum(merged.read(node, "produced") for node in self._source_nodes())
-        return JobMetrics(
-            {figures.name: figures for figures in operators},
-            max(0.0, until - self._started),
-            processed,
-            self._total_count(),
-            tuple(task.figures for task in tuple(self._tasks) if task.figures is not None),
+        return self._meter.read(
+            tuple(self._tasks),
+            restarts=self._attempt - 1,
+            checkpoints=self.checkpoint_statistics,
         )
 
     def __await__(self) -> Generator[Any, None, JobResult]:
@@ -469,9 +407,9 @@ class Job:
                 if self._status is JobStatus.RUNNING:
                     self._status = check_transition(self._status, JobStatus.FAILING)
         with self._lock:
-            self._ended = self._clock.monotonic()
+            self._meter.end()
             self._status = check_transition(self._status, self._end_state())
-        self._warn_of_unrouted()
+        self._meter.warn_of_unread(self.name)
         self.logger.info("job %s: %s", self.env_uuid, self._status)
         self._done.set()
         with self._lock:
@@ -482,46 +420,8 @@ class Job:
             except Exception:
                 self.logger.exception("a callback of job %r failed", self.name)
 
-    def _warn_of_unrouted(self) -> None:
-        graph = self.graph.stream_graph
-        counters = _merge(self._counters)
-        for node in graph.nodes.values():
-            if late := counters.read(node.id, "dropped_late"):
-                self.logger.warning(
-                    "%s dropped %d records that came too late; late_records() gives them, "
-                    "allowed_lateness(...) waits for them",
-                    node.name,
-                    late,
-                )
-            count = counters.read(node.id, "unrouted")
-            read = {edge.upstream.tag for edge in graph.outputs(node.id)} - {None, DEAD_LETTERS}
-            if count:
-                self.logger.warning(
-                    "%s put out %d records under tags that nobody reads; those read are: %s",
-                    node.name,
-                    count,
-                    ", ".join(sorted(map(repr, read))) or "none",
-                )
-
     def _end_state(self) -> JobStatus:
         if self.error is not None:
             return JobStatus.FAILED
         cancelling = self._status is JobStatus.CANCELLING
         return JobStatus.CANCELED if cancelling else JobStatus.FINISHED
-
-    def _source_nodes(self) -> list[int]:
-        nodes = self.graph.stream_graph.nodes.values()
-        return [node.id for node in nodes if isinstance(node.operator, ReadSource)]
-
-    def _total_count(self) -> int | None:
-        counts = [count for task in self._tasks for count in task.total_counts()]
-        known = [count for count in counts if count is not None]
-        return sum(known) if counts and len(known) == len(counts) else None
-
-
-def _merge(parts: list[Counters]) -> Counters:
-    """Return the sum of the counters of all tasks; every operator is counted by one of them."""
-    merged = Counters()
-    for part in parts:
-        part.add_to(merged)
-    return merged
