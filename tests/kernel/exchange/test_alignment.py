@@ -7,7 +7,7 @@ seen at every stage, when their state was taken, is exactly what the source had 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Container, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -248,3 +248,23 @@ def test_what_never_leaves_the_slot_is_waited_for_too() -> None:
     alignment.barrier(1, exchange=2, slot=1)
     assert alignment.is_complete
     assert alignment.complete_slots == {1, 2}
+
+
+def test_what_comes_while_a_slot_aligns_was_in_flight() -> None:
+    channels = {pair: deque[bytes]() for pair in ((0, 1), (1, 0))}
+    one, two = (Slot(GRAPHS[1, 2, 2, 2], n, MemoryLinks(channels, n)) for n in (0, 1))
+    counted = Counter[str]()
+    for slot in (one, two):
+        slot.exchange.count = lambda node, what, size: counted.update({what: size})
+    for _ in range(2):
+        one.step()
+    first, *others = (len(frame) for frame in channels[0, 1])
+    two.step()
+    two.trigger(1)
+    assert two.exchange.alignment_figures() == (0.0, 0)
+    for _ in others:
+        two.step()
+    assert two.exchange.alignment_figures() == (0.0, sum(others))
+    assert counted["bytes_in"] == first + sum(others)
+    one_sent = counted["bytes_out"] - sum(len(frame) for frame in channels[1, 0])
+    assert one_sent == counted["bytes_in"]

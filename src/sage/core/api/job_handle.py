@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Literal, TypedDict
 
 from sage.common.suggest import shorten
-from sage.kernel.jobmanager.checkpointing import CheckpointStatistics
+from sage.kernel.jobmanager.checkpoint_statistics import CheckpointStatistics
 from sage.kernel.jobmanager.job import Job
 from sage.kernel.jobmanager.job_metrics import JobMetrics, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus

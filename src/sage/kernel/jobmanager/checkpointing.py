@@ -39,10 +39,12 @@ from sage.kernel.checkpoint.messages import (
 from sage.kernel.checkpoint.metadata import CheckpointMetadata, Chunk, SubtaskState
 from sage.kernel.checkpoint.protocol import CheckpointCoordinator
 from sage.kernel.checkpoint.store import CheckpointStore
+from sage.kernel.jobmanager.checkpoint_statistics import CheckpointLog, CheckpointStatistics
 from sage.kernel.jobmanager.restore import EndedTasks
 from sage.kernel.runtime.task.checkpoint_orders import (
     CheckpointedTask,
     CheckpointReports,
+    SnapshotFigures,
     TakeState,
 )
 from sage.kernel.runtime.task.operator_state import StatePart
@@ -66,27 +68,6 @@ class _Running:
     chains: dict[str, Chain] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class CheckpointStatistics:
-    """What became of the checkpoints of a job so far.
-
-    Attributes:
-        completed: How many completed.
-        failed: How many did not.
-        last_id: The number of the last one that completed; None if none has.
-        last_seconds: How long it took.
-        last_bytes: How many bytes were written for it.
-        last_size: How many bytes of state it stands for.
-    """
-
-    completed: int = 0
-    failed: int = 0
-    last_id: int | None = None
-    last_seconds: float = 0.0
-    last_bytes: int = 0
-    last_size: int = 0
-
-
 class Checkpointing:
     """The checkpoints of one job.
 
@@ -98,7 +79,6 @@ class Checkpointing:
         fail_job: Called with the reason when too many have failed.
 
     Attributes:
-        statistics: What became of the checkpoints so far.
         ended: What the next attempt needs to know of tasks that had ended.
         layout: How the subtasks are laid out over processes; kept in every checkpoint.
         first_id: The number of the first checkpoint of this job; those before are of earlier runs.
@@ -128,9 +108,14 @@ class Checkpointing:
         self._closed = self._over = False
         self._logger = get_logger("checkpoint")
         self._thread = threading.Thread(target=self._run, name="sage-checkpoints", daemon=True)
-        self.statistics = CheckpointStatistics()
+        self._log = CheckpointLog()
         self.ended = EndedTasks()
         self.layout: dict[str, Any] = {}
+
+    @property
+    def statistics(self) -> CheckpointStatistics:
+        """What became of the checkpoints so far."""
+        return self._log.statistics
 
     # ---- for the job
 
@@ -286,6 +271,7 @@ class Checkpointing:
             subtask = trigger.subtasks[0]
             self.decline(subtask, trigger.checkpoint_id, trigger.attempt, str(error))
             return
+        self._log.begin(self._clock.monotonic())
         request = trigger.request
         savepoint = request is not None and request.target is not None
         hold = request is not None and request.request_id in self._leaving
@@ -301,10 +287,15 @@ class Checkpointing:
         self._tell(lambda: self._coordinator.decline(subtask, number, attempt, reason, now()))
 
     def acknowledge(
-        self, subtask: Subtask, number: int, attempt: int, parts: Mapping[str, StatePart]
+        self,
+        subtask: Subtask,
+        number: int,
+        attempt: int,
+        parts: Mapping[str, StatePart],
+        figures: SnapshotFigures,
     ) -> None:
         """Take the state of a task; from any thread."""
-        self._tell(partial(self._acknowledge, subtask, number, attempt, parts))
+        self._tell(partial(self._acknowledge, subtask, number, attempt, parts, figures))
 
     def end_input(
         self, subtask: Subtask, attempt: int, parts: Mapping[str, StatePart], last: int
@@ -317,7 +308,12 @@ class Checkpointing:
         self._tell(partial(self._committed, subtask, number, attempt))
 
     def _acknowledge(
-        self, subtask: Subtask, number: int, attempt: int, parts: Mapping[str, StatePart]
+        self,
+        subtask: Subtask,
+        number: int,
+        attempt: int,
+        parts: Mapping[str, StatePart],
+        figures: SnapshotFigures,
     ) -> list[Decision]:
         now = self._clock.monotonic
         if attempt != self._coordinator.attempt or self._coordinator.pending_id != number:
@@ -326,6 +322,7 @@ class Checkpointing:
             snapshot = self._write(subtask, number, parts)
         except CheckpointError as error:
             return self._coordinator.decline(subtask, number, attempt, str(error), now())
+        self._log.taken(subtask, figures, snapshot, now())
         return self._coordinator.acknowledge(subtask, number, attempt, snapshot, now())
 
     def _ended(
@@ -403,23 +400,12 @@ class Checkpointing:
             if request is not None and request.request_id == _END:
                 self._fail_job(f"the last checkpoint failed: {error}")
             return self._coordinator.store_failed(number, str(error), now())
-        self._count(checkpoint)
+        self._log.complete(checkpoint, metadata.created_ms)
         decisions = self._coordinator.store_finished(number, now())
         self._answer(request, where)
         if request is not None and request.request_id in self._leaving:
             self._let_leave(number)
         return decisions
-
-    def _count(self, checkpoint: CompletedCheckpoint) -> None:
-        snapshots = checkpoint.snapshots.values()
-        self.statistics = CheckpointStatistics(
-            self.statistics.completed + 1,
-            self.statistics.failed,
-            checkpoint.checkpoint_id,
-            checkpoint.duration,
-            sum(snapshot.written for snapshot in snapshots if not snapshot.ended),
-            sum(snapshot.size for snapshot in snapshots),
-        )
 
     def _let_leave(self, number: int) -> None:
         """Let the tasks commit what a last savepoint holds, and end."""
@@ -430,8 +416,7 @@ class Checkpointing:
         self._logger.warning("checkpoint %d was given up: %s", abort.checkpoint_id, abort.reason)
         self._break_chains()  # what tasks have told as changed will not be told again
         self._store.abort(abort.checkpoint_id)
-        failed = self.statistics.failed + 1
-        self.statistics = CheckpointStatistics(**{**vars(self.statistics), "failed": failed})
+        self._log.fail(abort.reason)
         self._answer(abort.request, CheckpointError(abort.reason))
         if abort.request is not None:
             self._leaving.discard(abort.request.request_id)
@@ -492,9 +477,11 @@ class _Reports:
     subtask: Subtask
     attempt: int
 
-    def state_taken(self, checkpoint_id: int, parts: Mapping[str, StatePart]) -> None:
+    def state_taken(
+        self, checkpoint_id: int, parts: Mapping[str, StatePart], figures: SnapshotFigures
+    ) -> None:
         """Hand the state on."""
-        self.checkpointing.acknowledge(self.subtask, checkpoint_id, self.attempt, parts)
+        self.checkpointing.acknowledge(self.subtask, checkpoint_id, self.attempt, parts, figures)
 
     def state_refused(self, checkpoint_id: int, reason: str) -> None:
         """Hand the reason on."""

@@ -19,7 +19,8 @@ from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.source import ReadSource
 from sage.kernel.checkpoint.errors import CheckpointError
 from sage.kernel.checkpoint.messages import Subtask
-from sage.kernel.jobmanager.checkpointing import Checkpointing, CheckpointStatistics
+from sage.kernel.jobmanager.checkpoint_statistics import CheckpointStatistics
+from sage.kernel.jobmanager.checkpointing import Checkpointing
 from sage.kernel.jobmanager.job_metrics import JobMeter, JobMetrics, JobResult
 from sage.kernel.jobmanager.job_state import JobStatus, check_transition
 from sage.kernel.jobmanager.recovery import SLOT, Recovery, task_name

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sage.common.clock import Clock
 from sage.common.log import get_logger
 from sage.dataflow.graph.execution_graph import ExecutionGraph
-from sage.dataflow.graph.job_graph import JobGraph
+from sage.dataflow.graph.job_graph import JobGraph, topological_order
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DEAD_LETTERS
-from sage.kernel.jobmanager.checkpointing import CheckpointStatistics
+from sage.kernel.jobmanager.checkpoint_statistics import CheckpointStatistics
 from sage.kernel.jobmanager.job_state import JobStatus
+from sage.kernel.jobmanager.operator_metrics import OperatorMetrics, SlotReading
+from sage.kernel.jobmanager.recovery import subtask_name
 from sage.kernel.runtime.exchange.figures import SlotFigures
-from sage.kernel.runtime.task.counters import Counters, OperatorMetrics, operator_metrics
+from sage.kernel.runtime.task.counters import Counters, record_counts
 from sage.kernel.runtime.task.task import Task
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ class JobMetrics:
         seconds: How long the job has been running.
         records_in: Records of its sources that have been processed.
         total_count: How many records its sources will give, if all of them know.
-        slots: What each slot of a job over several processes does with its time: of the present
-            attempt. The last one may be the program's own.
+        slots: What each slot does with its time, in the present attempt. A job in one process has
+            one for each part that shares nothing with the others. In a job over several processes,
+            the last slot may be the program's own.
         restarts: How often it has been started again after a failure.
         checkpoints: What became of its checkpoints.
     """
@@ -93,6 +96,12 @@ class JobMeter:
         slots = 0 if layout is None else layout.workers + layout.has_client_slot
         self.counters = [Counters() for _ in range(slots or len(graph.vertices))]
         self._graph = graph.stream_graph
+        self._has_layout = layout is not None
+        self._places: Mapping[int, Sequence[int]] = (
+            {node: (vertex.id,) for vertex in graph.vertices for node in vertex.nodes}
+            if layout is None
+            else layout.slots
+        )
         self._clock = clock
         self._started: float | None = None
         self._ended: float | None = None
@@ -119,18 +128,45 @@ class JobMeter:
             restarts: How often it has been started again after a failure.
             checkpoints: What became of its checkpoints.
         """
-        merged = _merge(self.counters)
+        slots = self._read_slots(tasks, checkpoints)
+        operators = {
+            node: OperatorMetrics.of(
+                self._graph.nodes[node].name,
+                self._graph.nodes[node].uid,
+                [
+                    slots[slot].subtask(node, self._graph.nodes[node].uid, index)
+                    for index, slot in enumerate(self._places[node])
+                ],
+            )
+            for node in topological_order(self._graph)
+        }
         nodes = self._graph.nodes.values()
         sources = [node.id for node in nodes if isinstance(node.operator, ReadSource)]
         return JobMetrics(
-            {figures.name: figures for figures in operator_metrics(self._graph, merged)},
+            {figures.name: figures for figures in operators.values()},
             self._seconds(),
-            sum(merged.read(node, "produced") for node in sources),
+            sum(operators[node].records_out for node in sources),
             _total_count(tasks),
-            tuple(task.figures for task in tasks if task.figures is not None),
+            tuple(slot.figures for slot in slots),
             restarts,
             checkpoints,
         )
+
+    def _read_slots(
+        self, tasks: Sequence[Task | WorkerTask], checkpoints: CheckpointStatistics
+    ) -> list[SlotReading]:
+        now_ms = self._clock.now_ms() if self._ended is None else None
+        parts = {} if checkpoints.last is None else checkpoints.last.subtasks
+        return [
+            SlotReading(
+                task.figures,
+                record_counts(self._graph, counters),
+                task.watermarks,
+                now_ms,
+                parts.get(subtask_name(task.vertex.id, in_slot=self._has_layout)),
+            )
+            for task, counters in zip(tasks, self.counters, strict=True)
+        ]
 
     def _seconds(self) -> float:
         if self._started is None:

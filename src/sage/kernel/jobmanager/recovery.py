@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from sage.kernel.checkpoint.messages import Subtask
 from sage.kernel.checkpoint.restart_strategy import NoRestart, RestartStrategy
 from sage.kernel.jobmanager.checkpointing import Checkpointing
 from sage.kernel.jobmanager.restore import RestoredJob
@@ -56,3 +57,8 @@ SLOT: Final = "slot"
 def task_name(vertex: int) -> str:
     """Return the name under which the state of a task is kept."""
     return f"task-{vertex}"
+
+
+def subtask_name(vertex: int, *, in_slot: bool) -> Subtask:
+    """Return the name and number under which the state of a task, or of a slot, is kept."""
+    return Subtask(SLOT, vertex) if in_slot else Subtask(task_name(vertex))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -20,7 +20,7 @@ from sage.common.errors import JobError, MessageTooLargeError
 from sage.common.suggest import shorten
 from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
 from sage.kernel.runtime.exchange.alignment import Alignment
-from sage.kernel.runtime.exchange.figures import SlotFigures
+from sage.kernel.runtime.exchange.figures import SlotMeter
 from sage.kernel.runtime.exchange.links import Links
 from sage.kernel.runtime.exchange.routing import (
     KeyPlaces,
@@ -85,7 +85,8 @@ class SlotExchange:
         monotonic: The clock.
 
     Attributes:
-        figures: What has been counted.
+        meter: What it does with its time, and what it sends.
+        count: Counts for an operator: its number, what, how many of it.
         check_cancelled: Called while it waits for room; raises when the slot is being cancelled.
         times: Returns how far the time of operators of this slot has come; all records before it have
             been given to exchanges by then.
@@ -104,8 +105,9 @@ class SlotExchange:
         self.graph = graph
         self.slot = slot
         self.links = links
-        self.figures = SlotFigures()
-        self._began = monotonic()
+        self.meter = SlotMeter(slot, monotonic)
+        self.count: Callable[[int, str, int], object] = lambda *_: None
+        self._in_flight_bytes = 0
         self._batch_size = min(batch_size, _MOST_GATHERED)
         self._buffer_timeout = buffer_timeout
         self._monotonic = monotonic
@@ -124,10 +126,6 @@ class SlotExchange:
         self._over: set[int] = set()
         self._alignment = Alignment(graph, slot)
         self._aligning_since = 0.0
-
-    def snapshot(self) -> SlotFigures:
-        """Return the figures as they are now; from any thread."""
-        return replace(self.figures, seconds=self._monotonic() - self._began)
 
     # ---- sending
 
@@ -246,6 +244,7 @@ class SlotExchange:
         way.enough = max(1, min(fitting, self._batch_size))
         try:
             self._send(slot, frame)
+            self.count(way.exchange.edge.source, "bytes_out", len(frame))
         except MessageTooLargeError as error:
             if len(values) == 1:
                 raise self._unsendable(way.exchange, values, error) from error
@@ -256,6 +255,7 @@ class SlotExchange:
     def _send(self, slot: int, frame: bytes) -> None:
         if not self.links.send(slot, frame, 0.0):
             began = self._monotonic()
+            self.meter.blocked.start()
             while not self.links.send(slot, frame, _PATIENCE):
                 self.check_cancelled()
                 # With very much taken in already, others are let wait; not for ever, in case that
@@ -263,9 +263,9 @@ class SlotExchange:
                 waited = self._monotonic() - began
                 if len(self._inbox) < _MOST_WAITING or waited > _SLOWEST_PATIENCE:
                     self._inbox.extend(self.links.receive(self._alignment.complete_slots))
-            self.figures.blocked += self._monotonic() - began
-        self.figures.frames_sent += 1
-        self.figures.bytes_sent += len(frame)
+            self.meter.blocked.stop()
+        self.meter.frames_sent += 1
+        self.meter.bytes_sent += len(frame)
 
     def _unsendable(self, exchange: Exchange, values: list[Any], error: Exception) -> JobError:
         nodes, edge = self.graph.stream_graph.nodes, exchange.edge
@@ -293,8 +293,9 @@ class SlotExchange:
 
     def _take_frame(self, slot: int, frame: bytes, receiver: Receiver) -> None:
         kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
-        self.figures.frames_received += 1
+        self.meter.frames_received += 1
         if kind == _BATCH:
+            self._count_received(number, len(frame))
             receiver.take_batch(number, body)
         elif kind == _TIME:
             receiver.take_times(slot, body)
@@ -307,12 +308,24 @@ class SlotExchange:
             self._alignment.barrier(body, number, slot)
             self._pass_barriers()
 
+    def _count_received(self, number: int, size: int) -> None:
+        self.count(self.graph.exchanges[number].edge.target, "bytes_in", size)
+        if self._alignment.checkpoint_id is not None:
+            self._in_flight_bytes += size
+
     # ---- checkpoints
 
     @property
     def aligning(self) -> int | None:
         """The number of the checkpoint before which all is taken in; None: none is under way."""
         return self._alignment.checkpoint_id
+
+    def alignment_figures(self) -> tuple[float, int]:
+        """Return for how many seconds the checkpoint has been under way, and what was in flight.
+
+        That is the bytes of the records that have come since it began: they were on their way here.
+        """
+        return self._monotonic() - self._aligning_since, self._in_flight_bytes
 
     @property
     def is_aligned(self) -> bool:
@@ -324,19 +337,20 @@ class SlotExchange:
         if self._alignment.is_new(checkpoint_id) and self.aligning != checkpoint_id:
             self._let_in()  # what had to wait for one that is given up
             self._alignment.begin(checkpoint_id, self._open_senders, self._over)
-            self._aligning_since = self._monotonic()
+            self._aligning_since, self._in_flight_bytes = self._monotonic(), 0
+            self.meter.aligning.start()
             self._pass_barriers()
 
     def end_checkpoint(self) -> None:
         """Go on: the state has been taken."""
         self._alignment.end()
-        self.figures.last_alignment = self._monotonic() - self._aligning_since
-        self.figures.aligning += self.figures.last_alignment
+        self.meter.last_alignment = self.meter.aligning.stop()
         self._let_in()
 
     def abort_checkpoint(self, checkpoint_id: int) -> None:
         """Go on: the checkpoint will not be."""
         if self._alignment.is_new(checkpoint_id):
+            self.meter.aligning.stop()
             self._alignment.skip(checkpoint_id)
             self._let_in()
 

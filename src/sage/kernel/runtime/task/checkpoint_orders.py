@@ -24,10 +24,28 @@ class TakeState:
     hold: bool = False
 
 
+@dataclass(frozen=True)
+class SnapshotFigures:
+    """What it took a task to take its state for a checkpoint.
+
+    Attributes:
+        alignment: Seconds from when the checkpoint began there until all that comes before it had
+            come from other slots, and had been processed; 0 without other slots.
+        in_flight_bytes: Bytes of the records that came meanwhile.
+        taking: Seconds for which it stood still to take its state.
+    """
+
+    alignment: float = 0.0
+    in_flight_bytes: int = 0
+    taking: float = 0.0
+
+
 class CheckpointReports(Protocol):
     """Who a task answers to. The methods may be called from any thread."""
 
-    def state_taken(self, checkpoint_id: int, parts: Mapping[str, StatePart]) -> None:
+    def state_taken(
+        self, checkpoint_id: int, parts: Mapping[str, StatePart], figures: SnapshotFigures
+    ) -> None:
         """The state has been taken."""
         ...
 

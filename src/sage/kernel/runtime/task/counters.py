@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph
 from sage.dataflow.operator.record_wise import Split
 from sage.dataflow.record import DEAD_LETTERS
+
+_COUNTED: Final = ("errors", "dropped", "unrouted", "late", "bytes_in", "bytes_out")
 
 
 class Counters:
@@ -63,39 +66,39 @@ class Counters:
         return lambda what: self.read(node, what)
 
 
-@dataclass(frozen=True)
-class OperatorMetrics:
-    """What an operator has done so far.
+@dataclass(frozen=True, kw_only=True)
+class RecordCounts:
+    """What has become of records so far.
 
     Records count once they, or the batch they travel in, have been processed. The record at which a
     job failed is not among them.
 
     Attributes:
-        name: The operator's name.
-        uid: The operator's identity.
         records_in: Records that came in; 0 for a source.
         records_out: Records that went out to the main output, or to the tags of a split.
         errors: Records whose function failed and that were skipped or sent to the dead letters.
         dropped: Records that a filter or `distinct` held back.
         unrouted: Records put out to a side output that nobody reads.
         late: Records that came too late for their windows or their join.
+        bytes_in: Bytes that came from other slots, as they travel.
+        bytes_out: Bytes that went to other slots.
     """
 
-    name: str
-    uid: str
-    records_in: int
-    records_out: int
+    records_in: int = 0
+    records_out: int = 0
     errors: int = 0
     dropped: int = 0
     unrouted: int = 0
     late: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
-def operator_metrics(graph: StreamGraph, counters: Counters) -> list[OperatorMetrics]:
-    """Read the figures of all operators of a graph, sources first."""
+def record_counts(graph: StreamGraph, counters: Counters) -> dict[int, RecordCounts]:
+    """Read the counts of all operators of a graph, sources first, as one task has counted them."""
     received: dict[int, int] = {}
     emitted: dict[int, int] = {}
-    metrics = []
+    counts = {}
     for node in topological_order(graph):
         count = counters.reader(node)
         received[node] = _received(
@@ -104,19 +107,12 @@ def operator_metrics(graph: StreamGraph, counters: Counters) -> list[OperatorMet
         operator = graph.nodes[node].operator
         # Errors are counted at once, the records they came from when their batch is through.
         emitted[node] = max(0, operator.records_out(received[node], count))
-        metrics.append(
-            OperatorMetrics(
-                name=graph.nodes[node].name,
-                uid=graph.nodes[node].uid,
-                records_in=received[node],
-                records_out=emitted[node],
-                errors=count("errors"),
-                dropped=count("dropped"),
-                unrouted=count("unrouted"),
-                late=count("late"),
-            )
+        counts[node] = RecordCounts(
+            records_in=received[node],
+            records_out=emitted[node],
+            **{what: count(what) for what in _COUNTED},
         )
-    return metrics
+    return counts
 
 
 def _received(

@@ -214,6 +214,7 @@ class Timekeeper:
         self._remote: dict[tuple[int, int], RemoteTime] = {}
         self._sent: dict[int, SentTime] = {}
         self._junctions: list[Listener | SentTime] = []  # each after those that it looks at
+        self._origins: dict[int, Sequence[Origins]] = {}
         layout = TimeLayout(graph, *((exchange.graph, exchange.slot) if exchange else ()))
         for node in layout.order:
             above, sources = layout.look_above(node)
@@ -234,8 +235,10 @@ class Timekeeper:
         if isinstance(live.node.operator, AssignTimestamps):
             assert isinstance(part, Assigner)
             self.inputs[node] = TimeInput(live, part, set(sources), self._clock.monotonic())
-        elif part is not None:
-            inputs = [self._input_at(*origin) for origin in above]
+            self._origins[node] = [self.inputs[node]]
+            return
+        inputs = self._origins[node] = [self._input_at(*origin) for origin in above]
+        if part is not None:
             holds = part.holds_time or part.puts_out_at_end
             held = HeldTime(part, set(sources), inputs) if holds else None
             self.listeners.append(Listener(inputs, live=live, part=part, held=held))
@@ -263,6 +266,19 @@ class Timekeeper:
 
     def __bool__(self) -> bool:
         return bool(self._junctions)
+
+    def watermarks(self) -> dict[int, int]:
+        """Return how far event time has come for the operators that have any; from any thread."""
+        least = {node: Junction(origins).least() for node, origins in self._origins.items()}
+        return {node: mark for node, mark in least.items() if mark != MIN_WATERMARK}
+
+    def forget(self) -> None:
+        """Let go of the operators, and of the state that they keep."""
+        self._origins = {}  # a reader may be at the old one
+        for kept in (self.inputs, self._held, self._remote, self._sent):
+            kept.clear()
+        self.listeners.clear()
+        self._junctions.clear()
 
     # ---- other slots
 

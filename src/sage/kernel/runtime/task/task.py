@@ -23,7 +23,12 @@ from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
 from sage.dataflow.operator.record_wise import LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps
-from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports, TakeState
+from sage.kernel.runtime.exchange.figures import SlotFigures, SlotMeter
+from sage.kernel.runtime.task.checkpoint_orders import (
+    CheckpointReports,
+    SnapshotFigures,
+    TakeState,
+)
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -37,7 +42,6 @@ from sage.kernel.runtime.task.segment import Deliver
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
-    from sage.kernel.runtime.exchange.figures import SlotFigures
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.020
@@ -111,6 +115,11 @@ class Task:
         self._exchange = exchange
         if exchange is not None:
             exchange.check_cancelled = self._check_cancelled
+            exchange.count = counters.add
+        monotonic = job.clock.monotonic
+        self._meter = SlotMeter(vertex.id, monotonic) if exchange is None else exchange.meter
+        self._read_watermarks: Callable[[], Mapping[int, int]] = dict
+        self._forget_time: Callable[[], None] = lambda: None
         self._doorbell = Doorbell() if exchange is None else exchange.links.bell
         self._stopping = self._stopped = self._closing = False
         self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
@@ -129,7 +138,7 @@ class Task:
         self._readers: list[SourceReader[object]] = []
         self._totals: list[int | None] = []
         self._fuser = Fuser(
-            graph, self._live, counters, self._cancelled, job.clock.monotonic, exchange=exchange
+            graph, self._live, counters, self._cancelled, monotonic, exchange=exchange
         )
 
     def stop(self) -> None:
@@ -195,6 +204,7 @@ class Task:
             self._fuser.pass_on,
             exchange=self._exchange,
         )
+        self._read_watermarks, self._forget_time = self._time.watermarks, self._time.forget
         if self._exchange is not None:
             self._exchange.times = self._time.times
         for node in self.vertex.nodes:
@@ -386,7 +396,9 @@ class Task:
     def _pause(self, seconds: float | None) -> None:
         """Wait, in the midst of a loop, until woken."""
         self._check_cancelled()
+        self._meter.blocked.start()
         self._job.clock.wait(self._doorbell, seconds)
+        self._meter.blocked.stop()
         self._check_cancelled()
 
     def _wait(self) -> None:
@@ -403,16 +415,19 @@ class Task:
             self._time.advance()
 
     def _sleep(self, seconds: float | None) -> None:
-        clock = self._job.clock
-        began = clock.monotonic()
-        clock.wait(self._doorbell, seconds)
-        if self._exchange is not None:
-            self._exchange.figures.idle += clock.monotonic() - began
+        self._meter.idle.start()
+        self._job.clock.wait(self._doorbell, seconds)
+        self._meter.idle.stop()
 
     @property
-    def figures(self) -> SlotFigures | None:
-        """What it does with its time, as a slot among others; None if all of the job is here."""
-        return None if self._exchange is None else self._exchange.snapshot()
+    def figures(self) -> SlotFigures:
+        """What it does with its time."""
+        return self._meter.read()
+
+    @property
+    def watermarks(self) -> Mapping[int, int]:
+        """How far event time has come, in milliseconds, for those operators that have any."""
+        return self._read_watermarks()
 
     # ---- checkpoints
 
@@ -427,7 +442,7 @@ class Task:
             if self._orders:
                 self._orders.popleft()(self)
             else:
-                self._job.clock.wait(self._doorbell, None)
+                self._sleep(None)
 
     def take_checkpoint(self, order: TakeState) -> None:
         """Take the state when all that comes before the checkpoint has been processed."""
@@ -462,13 +477,16 @@ class Task:
     def _take(self, order: TakeState) -> None:
         assert self._reports is not None
         number = self.last_checkpoint = order.checkpoint_id
+        began, exchange = self._meter.now(), self._exchange
+        aligned = (0.0, 0) if exchange is None else exchange.alignment_figures()
         try:
             parts = self.take_state(number, lambda uid: uid not in order.increments)
         except Exception as error:  # noqa: BLE001 - told: the checkpoint fails, the task goes on
             self._reports.state_refused(number, str(error))
             return
         self._holding = order.hold
-        self._reports.state_taken(number, parts)
+        figures = SnapshotFigures(*aligned, self._meter.now() - began)
+        self._reports.state_taken(number, parts, figures)
 
     def _commit(self, checkpoint_id: int, *, leave: bool) -> None:
         for live in self._live.values():
@@ -638,7 +656,10 @@ class Task:
 
     def _forget(self) -> None:
         """Keep figures only: whoever holds on to a job that is done shall not keep its state."""
-        self._totals = self.total_counts()
+        watermarks, self._totals = self.watermarks, self.total_counts()
+        self._read_watermarks = lambda: watermarks
+        self._forget_time()
+        self._meter.end()
         self._readers.clear()
         self._inlets.clear()
         self._outputs.clear()

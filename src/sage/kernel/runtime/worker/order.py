@@ -17,7 +17,7 @@ from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Mesh
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.task.checkpoint_orders import TakeState
+from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeState
 from sage.kernel.runtime.task.operator_state import StatePart
 from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.state.backend import StateBackend
@@ -107,6 +107,7 @@ class StateTaken:
 
     checkpoint_id: int
     parts: Mapping[str, StatePart]
+    figures: SnapshotFigures
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,13 @@ class Counted:
         values: What its operators have counted.
         totals: How many records its sources will give.
         figures: What it does with its time.
+        watermarks: How far event time has come for its operators.
     """
 
     values: dict[tuple[int, str], int]
     totals: list[int | None]
     figures: SlotFigures
+    watermarks: Mapping[int, int]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sage.kernel.runtime.exchange.exchange import SlotExchange
 from sage.kernel.runtime.exchange.links import Links
 from sage.kernel.runtime.service.remote_services import RemoteServices
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.task.checkpoint_orders import TakeState
+from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.operator_context import JobContext
@@ -131,9 +131,11 @@ class _Reports:
     def __init__(self, teller: Teller) -> None:
         self._tell = teller.tell
 
-    def state_taken(self, checkpoint_id: int, parts: Mapping[str, StatePart]) -> None:
+    def state_taken(
+        self, checkpoint_id: int, parts: Mapping[str, StatePart], figures: SnapshotFigures
+    ) -> None:
         """Tell it."""
-        self._tell(StateTaken(checkpoint_id, parts))
+        self._tell(StateTaken(checkpoint_id, parts, figures))
 
     def state_refused(self, checkpoint_id: int, reason: str) -> None:
         """Tell it."""
@@ -181,7 +183,7 @@ class Slot:
             checkpoints=order.checkpoints,
             state=settings.state,
         )
-        self._exchange = exchange = SlotExchange(
+        exchange = SlotExchange(
             order.graph,
             order.slot,
             self._links,
@@ -242,8 +244,8 @@ class Slot:
             self._tell_counts()
 
     def _tell_counts(self) -> None:
-        totals, figures = self.task.total_counts(), self._exchange.snapshot()
-        self._teller.tell(Counted(self._counters.snapshot(), totals, figures))
+        task, counts = self.task, self._counters.snapshot()
+        self._teller.tell(Counted(counts, task.total_counts(), task.figures, task.watermarks))
 
 
 def _listen(slot: Slot) -> None:

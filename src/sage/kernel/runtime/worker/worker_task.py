@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any, Final
 
@@ -60,6 +61,7 @@ class WorkerTask:
         input_ended: Whether its input has ended, which has been reported before.
         last_checkpoint: The number of the last checkpoint before it runs.
         figures: What it does with its time, as last heard.
+        watermarks: How far event time has come for its operators, as last heard.
         has_ended: Always false: a slot that has nothing to do is not made.
     """
 
@@ -80,7 +82,8 @@ class WorkerTask:
         self._order: bytes | None = pickle_order(order)
         self._counters = counters
         self._totals: list[int | None] = []
-        self.figures = SlotFigures()
+        self.figures = SlotFigures(order.slot)
+        self.watermarks: Mapping[int, int] = {}
         self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()  # a signal handler may cancel while it is held
@@ -224,6 +227,7 @@ class WorkerTask:
             self._has_counted = self._has_counted or any(message.values.values())
             self._counters.replace(message.values)
             self._totals, self.figures = message.totals, message.figures
+            self.watermarks = message.watermarks
         elif isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif isinstance(message, Printed):
@@ -234,7 +238,7 @@ class WorkerTask:
     def _report(self, reports: CheckpointReports, message: Message) -> None:
         match message:
             case StateTaken():
-                reports.state_taken(message.checkpoint_id, message.parts)
+                reports.state_taken(message.checkpoint_id, message.parts, message.figures)
             case StateRefused():
                 reports.state_refused(message.checkpoint_id, message.reason)
             case InputEnded():
