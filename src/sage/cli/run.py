@@ -17,6 +17,11 @@ from sage.core.api.overrides import overriding
 
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
+_KEYS: Final = {
+    "parallelism": "parallelism",
+    "live": "live_view",
+    "metrics_port": "metrics_port",
+}
 
 
 @click.command("run")
@@ -26,8 +31,18 @@ _INTERRUPTED: Final = 130
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the configuration."
 )
+@click.option("--live", is_flag=True, help="Show operators, slots, checkpoints, services.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Serve figures to Prometheus at 127.0.0.1:N; 0: any free port.",
+)
 def run_command(
-    program: Path, arguments: tuple[str, ...], parallelism: int | None, settings: tuple[str, ...]
+    program: Path,
+    arguments: tuple[str, ...],
+    settings: tuple[str, ...],
+    **options: int | bool | None,
 ) -> None:
     """Run a PROGRAM as `python PROGRAM` does, with settings on top of its own.
 
@@ -36,11 +51,14 @@ def run_command(
 
         sage run app.py --parallelism 4 --set batch_size=512 -- --day monday
 
+    --live shows each job on standard error while it runs, if that is a terminal.
+
     The exit code is 0, 1 if the program failed, 130 after Ctrl-C, or the program's own.
     """
     values = _parse(settings)
-    if parallelism is not None:
-        _add(values, "parallelism", parallelism)
+    for option, key in _KEYS.items():
+        if options[option] is not None and options[option] is not False:
+            _add(values, key, options[option])
     try:
         with overriding(values) as overrides:
             code = _run(program, arguments)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sage.cli.running_service import RunningService, windows
 from sage.cli.service_health import Health
-from sage.cli.units import duration, latency, rate, share
+from sage.common.units import duration, latency, rate, share
 
 _COLOURS = {
     "healthy": "green",

@@ -23,6 +23,7 @@ AtLeastOneMebibyte = Annotated[int, msgspec.Meta(ge=1 << 20)]
 Groups = Annotated[int, msgspec.Meta(ge=1, le=32_768)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+FreePort = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -41,6 +42,9 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         state_backend: What keeps the state that functions declare: `"heap"` or `"disk"`.
         state_directory: Below it are the files of the backend `"disk"`.
         state_cache_bytes: Bytes of memory for each operator of the backend `"disk"`.
+        live_view: Whether a job is shown on standard error while it runs, if that is a terminal.
+        metrics_port: The port at which the figures of a job are served to Prometheus while it runs; 0:
+            any that is free; None: they are not.
         engine_host: The host of a JobManager; a local environment does not use it.
         engine_port: The port of a JobManager; a local environment does not use it.
         taskmanager_memory: The memory of a cluster worker; a local environment does not use it.
@@ -57,6 +61,8 @@ class EnvironmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     state_backend: Literal["heap", "disk"] = "heap"
     state_directory: str | None = None
     state_cache_bytes: AtLeastOneMebibyte = 128 << 20
+    live_view: bool = False
+    metrics_port: FreePort | None = None
     engine_host: str = "127.0.0.1"
     engine_port: Port = 19001
     taskmanager_memory: str | None = None

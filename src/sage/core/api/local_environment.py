@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from sage.common.errors import JobStateError, JobTimeoutError
 from sage.core.api.base_environment import BaseEnvironment
 from sage.core.api.interrupt import announce_cancel, raising_interrupts, unwatch, watch
 from sage.core.api.job_handle import JobHandle, Response
+from sage.core.api.metrics_server import MetricsServer
 from sage.core.api.parallel_settings import plan_workers
 from sage.core.api.progress import show_progress, wants_progress
 from sage.core.api.recovery_settings import make_recovery
@@ -58,6 +59,8 @@ class LocalEnvironment(BaseEnvironment):
         self._handle: JobHandle | None = None
         self._from_savepoint: str | None = None
         self._allow_non_restored = False
+        self._end_view: Callable[[], None] = lambda: None
+        self._metrics_server: MetricsServer | None = None
 
     @property
     def job(self) -> JobHandle | None:
@@ -122,11 +125,43 @@ class LocalEnvironment(BaseEnvironment):
         self._from_savepoint = os.fspath(savepoint)
         self._allow_non_restored = allow_non_restored_state
 
+    def serve_metrics(self, port: int = 0) -> MetricsServer:
+        """Serve the figures of this environment's job and services to Prometheus.
+
+        They are at `http://127.0.0.1:<port>/metrics` until the job has ended, or the environment is
+        closed. The extra `metrics` is needed.
+
+        Args:
+            port: The port; 0: any that is free, which the answer tells.
+
+        Raises:
+            ConfigError: the extra is not installed, or the port is taken.
+
+        Examples:
+            >>> from urllib.request import urlopen
+            >>> with LocalEnvironment("example") as env:
+            ...     server = env.serve_metrics()
+            ...     with urlopen(server.url) as answer:
+            ...         answer.status
+            200
+        """
+        self._close_metrics()
+        self._metrics_server = server = MetricsServer(
+            self.name, port, lambda: self._job, self.services
+        )
+        self.logger.info("figures for Prometheus are at %s", server.url)
+        return server
+
+    def _close_metrics(self) -> None:
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+
     def execute(
         self,
         timeout: float | None = None,
         progress: bool | None = None,
         *,
+        live: bool | None = None,
         from_savepoint: str | os.PathLike[str] | None = None,
         allow_non_restored_state: bool = False,
     ) -> JobResult:
@@ -136,6 +171,9 @@ class LocalEnvironment(BaseEnvironment):
             timeout: After so many seconds the job is cancelled.
             progress: Show a progress bar and a summary on standard error; None: where that is a
                 terminal.
+            live: Show operators, slots, checkpoints and services on standard error while the job
+                runs, instead of a progress bar; None: as `live_view` in the configuration says.
+                Where standard error is no terminal, they are printed once, at the end.
             from_savepoint: The directory of a savepoint to start from.
             allow_non_restored_state: Leave out the state of operators that the program does not
                 have any more.
@@ -148,18 +186,23 @@ class LocalEnvironment(BaseEnvironment):
             KeyboardInterrupt: Ctrl-C; the job has been cancelled and everything closed, after a
                 last checkpoint if checkpoints are taken.
         """
-        shown = wants_progress(progress)
+        live = self._settings.live_view if live is None else live
+        shown = wants_progress(progress) and not live
         if from_savepoint is not None:
             self.restore_from(from_savepoint, allow_non_restored_state=allow_non_restored_state)
         before = self._job
         try:
-            job, _ = self._start()
+            job, _ = self._start(live=live)
             with raising_interrupts():
                 done = show_progress(job, timeout) if shown else job.wait(timeout)
         except BaseException as error:
             if self._job is not None and self._job is not before:
                 _end_early(self._job, error)
             raise
+        finally:
+            if self._job is not before:
+                self._end_view()
+                self._close_metrics()
         if not done:
             job.cancel()
             job.wait()
@@ -184,6 +227,7 @@ class LocalEnvironment(BaseEnvironment):
         """Cancel the job if it still runs. Closing twice, or before a job, is no error."""
         job = self.job
         if job is None or job.status.is_terminal:
+            self._close_metrics()
             self.services.stop_all()
             return Response(status="success", message="closed", env_uuid=self.env_uuid)
         return job.close()
@@ -213,11 +257,23 @@ class LocalEnvironment(BaseEnvironment):
         methods = {"wait": job.wait, "stop": job.stop, "cancel": job.cancel}
         return methods[what](timeout)
 
-    def _start(self, *, keep_alive: bool = True) -> tuple[Job, JobHandle]:
+    def _start(self, *, keep_alive: bool = True, live: bool | None = None) -> tuple[Job, JobHandle]:
         if self._job is not None and not self._job.status.is_terminal:
             raise JobStateError(
                 f"the job {self.name!r} is still {self._job.status}; wait for it, or stop it first"
             )
+        server, port = self._metrics_server, self._settings.metrics_port
+        if port is not None and (server is None or not server.is_open):
+            self.serve_metrics(port)
+        try:
+            return self._start_job(
+                keep_alive=keep_alive, live=self._settings.live_view if live is None else live
+            )
+        except BaseException:
+            self._close_metrics()
+            raise
+
+    def _start_job(self, *, keep_alive: bool, live: bool) -> tuple[Job, JobHandle]:
         plan = self._plan()
         for warning in plan.stream_graph.warnings:
             self.logger.warning("%s", warning)
@@ -268,8 +324,19 @@ class LocalEnvironment(BaseEnvironment):
             self.services.stop_all()
             raise
         self._handle = handle = JobHandle(job)
+        if live:
+            self._begin_view(job)
+        job.add_done_callback(lambda _: self._close_metrics())
         job.start(keep_alive=keep_alive)
         return job, handle
+
+    def _begin_view(self, job: Job) -> None:
+        # rich takes a while to import, and most programs do without.
+        from sage.core.api.live_screen import SCREEN  # noqa: PLC0415
+        from sage.core.api.live_view import JobView  # noqa: PLC0415
+
+        end = self._end_view = SCREEN.begin(JobView(job, self.services.status, self._clock))
+        job.add_done_callback(lambda _: end())
 
     def _fail_job(self, reason: str) -> None:
         if self._job is not None:

@@ -39,6 +39,34 @@ def latency(seconds: float | None) -> str:
     return f"{_three_digits(seconds / 1e-6)} µs"
 
 
+def lag(milliseconds: int | None) -> str:
+    """Return how far something is behind; what is ahead has a minus.
+
+    Examples:
+        >>> lag(0), lag(1500), lag(-250), lag(3_700_000), lag(None)
+        ('0s', '1.5 s', '-250 ms', '1h 1m', '-')
+    """
+    if milliseconds is None:
+        return _NOTHING
+    sign, seconds = "-" if milliseconds < 0 else "", abs(milliseconds) / 1000
+    return sign + (latency(seconds) if 0 < seconds < 60 else duration(seconds))
+
+
+def size(count: float | None) -> str:
+    """Return a number of bytes, to three digits.
+
+    Examples:
+        >>> size(0), size(999), size(12_345), size(2_500_000), size(None)
+        ('0 B', '999 B', '12.3 kB', '2.5 MB', '-')
+    """
+    if count is None:
+        return _NOTHING
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{_three_digits(count / factor)} {unit}"
+    return f"{count:.0f} B"
+
+
 def rate(per_second: float | None) -> str:
     """Return how often something happens in a second.
 
