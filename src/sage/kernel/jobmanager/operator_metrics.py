@@ -20,7 +20,7 @@ class SubtaskMetrics(RecordCounts):
         slot: What the slot that runs it does with its time.
         watermark: How far event time has come, in milliseconds since the Unix epoch: of what comes
             in, or of what goes out for `assign_timestamps`. `MAX_WATERMARK` where the input has ended;
-            None where there is no event time, or none yet.
+            None where there is no event time, none yet, or nothing in the slot that needs it.
         watermark_lag_ms: How far that is behind the job's clock, in milliseconds; None where there is
             no watermark, the input has ended, or the job is done.
         state_bytes: How much state of it the last checkpoint holds, in bytes.
