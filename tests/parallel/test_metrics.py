@@ -2,7 +2,7 @@
 
 from parallel.processes import wait_until
 from parallel.sources import GatedSource
-from sage import LocalEnvironment, count, tumbling_time_window
+from sage import LocalEnvironment, MapFunction, count, tumbling_time_window
 
 RECORDS = [(number % 20, number) for number in range(1000)]
 
@@ -31,6 +31,40 @@ def test_subtasks_tell_records_bytes_watermarks_and_checkpoints(tmp_path):
         gate.write_text("open")
         final = job.result(20).metrics
     when_it_is_done(final)
+
+
+class Asks(MapFunction):
+    def execute(self, data):
+        try:
+            return self.call_service["words"].get(data % 3)
+        except Exception:
+            return None
+
+
+def test_calls_of_workers_to_services_count_in_the_program(tmp_path):
+    gate = tmp_path / "gate"
+    env = LocalEnvironment("watched", {"parallelism": 2, "buffer_timeout": 0.01})
+    env.register_service("words", Words)
+    records = env.from_source(GatedSource(range(300), str(gate)))
+    records.rebalance().map(Asks).sink(id)
+    with env:
+        job = env.submit_async()
+        called = wait_until(lambda: all_calls(env.services.status()["words"], 300))
+        gate.write_text("open")
+        job.result(20)
+    assert (called.last_minute.calls, called.in_flight) == (300, 0)
+    assert called.since_start.failures == {"KeyError": 100}
+    assert 0 < called.last_minute.p50 <= called.last_minute.p99
+
+
+class Words:
+    def get(self, number):
+        return {0: "zero", 1: "one"}[number]
+
+
+def all_calls(status, count):
+    called = status["called"].overall
+    return called if called.since_start.calls == count else None
 
 
 def with_time(metrics):

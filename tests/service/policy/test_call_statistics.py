@@ -1,6 +1,7 @@
 """Statistics against exact ones from a list of all calls, across the ends of slots and windows."""
 
 import math
+import pickle
 import threading
 from collections import Counter
 
@@ -193,3 +194,18 @@ def test_ever_new_names_do_not_fill_the_memory():
     assert told.methods[OTHER].since_start.calls > 400
     assert told.methods["get"].since_start.failures[OTHER] == 950
     assert told.methods["get"].since_start.failed == 1000
+
+
+def test_what_other_processes_know_counts_too():
+    clock = ManualClock()
+    here, there = CallStatistics("cache", clock), CallStatistics("cache", clock)
+    together = CallStatistics("cache", clock)
+    for number in range(100):
+        for statistics in (here if number % 3 else there, together):
+            statistics.begin("get")
+            statistics.record("get", number / 64, "KeyError" if number % 10 == 0 else None)
+        clock.advance(seconds=7)
+    there.begin("put")
+    together.begin("put")
+    sent = pickle.loads(pickle.dumps(there.calls()))
+    assert here.snapshot([sent]) == together.snapshot()

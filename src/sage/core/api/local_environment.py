@@ -324,6 +324,8 @@ class LocalEnvironment(BaseEnvironment):
             self.services.stop_all()
             raise
         self._handle = handle = JobHandle(job)
+        if workers is not None:
+            self.services.remote_calls = lambda: job.metrics.calls
         if live:
             self._begin_view(job)
         job.add_done_callback(lambda _: self._close_metrics())

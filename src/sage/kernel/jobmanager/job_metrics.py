@@ -17,6 +17,7 @@ from sage.kernel.jobmanager.job_state import JobStatus
 from sage.kernel.jobmanager.operator_metrics import OperatorMetrics, SlotReading
 from sage.kernel.jobmanager.recovery import subtask_name
 from sage.kernel.runtime.exchange.figures import SlotFigures
+from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.task.counters import Counters, record_counts
 from sage.kernel.runtime.task.task import Task
 
@@ -38,6 +39,8 @@ class JobMetrics:
             the last slot may be the program's own.
         restarts: How often it has been started again after a failure.
         checkpoints: What became of its checkpoints.
+        calls: What worker processes know of their calls to services: they count in
+            `env.services.status()`.
     """
 
     operators: dict[str, OperatorMetrics]
@@ -47,6 +50,7 @@ class JobMetrics:
     slots: tuple[SlotFigures, ...] = ()
     restarts: int = 0
     checkpoints: CheckpointStatistics = field(default_factory=CheckpointStatistics)
+    calls: tuple[Mapping[str, Calls], ...] = field(default=(), repr=False)
 
     @property
     def records_per_second(self) -> float:
@@ -150,6 +154,7 @@ class JobMeter:
             tuple(slot.figures for slot in slots),
             restarts,
             checkpoints,
+            tuple(task.calls for task in tasks if task.calls),
         )
 
     def _read_slots(

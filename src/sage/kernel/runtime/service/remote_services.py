@@ -6,6 +6,7 @@ import threading
 
 from sage.kernel.runtime.service.call_path import CallPath, Surroundings
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.service.process_channel import CallerSide
 from sage.kernel.runtime.service.service_address import ServiceAddress
 
@@ -56,6 +57,10 @@ class RemoteServices:
     def service_names(self) -> list[str]:
         """Return the names of all services that can be reached."""
         return list(self._addresses)
+
+    def calls(self) -> dict[str, Calls]:
+        """Return what is known of the calls from this process, by service."""
+        return {name: path.statistics.calls() for name, path in tuple(self._paths.items())}
 
     def close_idle(self) -> None:
         """Let the queues go that have not been used since this was last called."""

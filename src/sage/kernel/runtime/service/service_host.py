@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from sage.kernel.runtime.service.call_path import CallPath, Channel, Surrounding
 from sage.kernel.runtime.service.local_channel import LocalChannel
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.service.service_address import ServiceAddress
 from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.service_factory import ServiceFactory
@@ -31,10 +33,14 @@ class ServiceHost:
     """Implements `Directory` where the services are registered. Thread-safe.
 
     Starting and stopping take their turns; while services are being stopped, none is started.
+
+    Attributes:
+        remote_calls: Returns what other processes know of the calls that they make, by service.
     """
 
     def __init__(self, name: str = "") -> None:
         self._name = name
+        self.remote_calls: Callable[[], Sequence[Mapping[str, Calls]]] = tuple
         self._factories: dict[str, ServiceFactory] = {}
         self._task_classes: dict[str, type[BaseServiceTask]] = {}
         self._middleware: tuple[ServiceMiddleware, ...] = ()
@@ -244,7 +250,9 @@ class ServiceHost:
             "waiting": None if requests is None else requests.qsize(),
             "breaker": None if breaker is None else breaker.state.value,
             "retries": path.retries,
-            "called": path.statistics.snapshot(),
+            "called": path.statistics.snapshot(
+                known[name] for known in self.remote_calls() if name in known
+            ),
             "cache": path.cache.statistics(),
         }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
@@ -42,6 +42,7 @@ from sage.kernel.runtime.task.segment import Deliver
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
+    from sage.kernel.runtime.service.policy.call_statistics import Calls
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.020
@@ -423,6 +424,9 @@ class Task:
     def figures(self) -> SlotFigures:
         """What it does with its time."""
         return self._meter.read()
+
+    calls: ClassVar[Mapping[str, Calls]] = {}
+    """Those to services in this process are known to these."""
 
     @property
     def watermarks(self) -> Mapping[int, int]:

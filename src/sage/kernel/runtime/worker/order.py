@@ -16,6 +16,7 @@ from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Mesh
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.service.service_address import ServiceAddress
 from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeState
 from sage.kernel.runtime.task.operator_state import StatePart
@@ -142,12 +143,14 @@ class Counted:
         totals: How many records its sources will give.
         figures: What it does with its time.
         watermarks: How far event time has come for its operators.
+        calls: What it knows of its calls to services, by service.
     """
 
     values: dict[tuple[int, str], int]
     totals: list[int | None]
     figures: SlotFigures
     watermarks: Mapping[int, int]
+    calls: Mapping[str, Calls]
 
 
 @dataclass(frozen=True)

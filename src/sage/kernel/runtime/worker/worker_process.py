@@ -245,7 +245,10 @@ class Slot:
 
     def _tell_counts(self) -> None:
         task, counts = self.task, self._counters.snapshot()
-        self._teller.tell(Counted(counts, task.total_counts(), task.figures, task.watermarks))
+        calls = self._services.calls()
+        self._teller.tell(
+            Counted(counts, task.total_counts(), task.figures, task.watermarks, calls)
+        )
 
 
 def _listen(slot: Slot) -> None:

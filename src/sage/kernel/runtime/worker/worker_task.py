@@ -18,6 +18,7 @@ from sage.common.errors import JobError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.kernel.runtime.exchange.figures import SlotFigures
+from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -62,6 +63,7 @@ class WorkerTask:
         last_checkpoint: The number of the last checkpoint before it runs.
         figures: What it does with its time, as last heard.
         watermarks: How far event time has come for its operators, as last heard.
+        calls: What it knows of its calls to services, by service, as last heard.
         has_ended: Always false: a slot that has nothing to do is not made.
     """
 
@@ -84,6 +86,7 @@ class WorkerTask:
         self._totals: list[int | None] = []
         self.figures = SlotFigures(order.slot)
         self.watermarks: Mapping[int, int] = {}
+        self.calls: Mapping[str, Calls] = {}
         self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()  # a signal handler may cancel while it is held
@@ -227,7 +230,7 @@ class WorkerTask:
             self._has_counted = self._has_counted or any(message.values.values())
             self._counters.replace(message.values)
             self._totals, self.figures = message.totals, message.figures
-            self.watermarks = message.watermarks
+            self.watermarks, self.calls = message.watermarks, message.calls
         elif isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif isinstance(message, Printed):

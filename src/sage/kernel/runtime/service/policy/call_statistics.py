@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeVar
@@ -161,6 +162,23 @@ class _Tally:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class MethodCalls:
+    """What one process knows of the calls of a method, to be put together with what others know.
+
+    Attributes:
+        in_flight: How many calls have begun and not ended.
+        sums: What ended in each window, the shortest first, and since the statistics were begun.
+    """
+
+    in_flight: int
+    sums: Sequence[_Tally]
+
+
+Calls = Mapping[str, MethodCalls]
+"""What one process knows of the calls to a service, by method."""
+
+
 class MethodRecorder:
     """Counts the calls of one method; for use by many threads.
 
@@ -308,20 +326,27 @@ class CallStatistics:
         counts = recorder.windows(self._clock.monotonic())[1].buckets
         return quantiles(counts, (part,))[0] if counts else None
 
-    def snapshot(self) -> ServiceStatistics:
-        """Return the figures as they are now."""
+    def calls(self) -> Calls:
+        """Return what is known now, to be sent to where it is put together with others."""
         now, recorders = self._clock.monotonic(), dict(self._methods)
-        overall = [_Tally() for _ in range(len(_WINDOW_SLOTS) + 1)]
-        in_flight = 0
-        methods = {}
-        for method, recorder in recorders.items():
-            sums = recorder.windows(now)
-            flying = recorder.in_flight()
-            methods[method] = _frozen(flying, sums)
-            in_flight += flying
-            for whole, part in zip(overall, sums, strict=True):
-                whole.add(part)
-        return ServiceStatistics(self._service, _frozen(in_flight, overall), methods)
+        return {
+            method: MethodCalls(recorder.in_flight(), recorder.windows(now))
+            for method, recorder in recorders.items()
+        }
+
+    def snapshot(self, others: Iterable[Calls] = ()) -> ServiceStatistics:
+        """Return the figures as they are now.
+
+        Args:
+            others: What other processes know of the calls to the service; they count too.
+        """
+        overall, methods = _Sum(), dict[str, _Sum]()
+        for known in (self.calls(), *others):
+            for method, calls in known.items():
+                methods.setdefault(method, _Sum()).add(calls)
+                overall.add(calls)
+        by_method = {method: calls.freeze() for method, calls in methods.items()}
+        return ServiceStatistics(self._service, overall.freeze(), by_method)
 
     def recorder(self, method: str) -> MethodRecorder:
         """Return what counts the calls of a method: for those who make many."""
@@ -335,5 +360,17 @@ class CallStatistics:
             return self._methods.setdefault(method, MethodRecorder(self._clock.monotonic()))
 
 
-def _frozen(in_flight: int, sums: list[_Tally]) -> MethodStatistics:
-    return MethodStatistics(in_flight, *(tally.freeze() for tally in sums))
+class _Sum:
+    """Adds up what is known of calls."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._sums = [_Tally() for _ in range(len(_WINDOW_SLOTS) + 1)]
+
+    def add(self, calls: MethodCalls) -> None:
+        self._in_flight += calls.in_flight
+        for whole, part in zip(self._sums, calls.sums, strict=True):
+            whole.add(part)
+
+    def freeze(self) -> MethodStatistics:
+        return MethodStatistics(self._in_flight, *(tally.freeze() for tally in self._sums))
