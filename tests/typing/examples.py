@@ -282,6 +282,8 @@ assert_type(list(chained), list[tuple[str, int]])
 # jobs
 assert_type(env.execute(), JobResult)
 assert_type(env.execute(timeout=5.0, progress=False), JobResult)
+assert_type(env.execute(live=True), JobResult)
+assert_type(env.serve_metrics(9464).port, int)
 assert_type(env.submit(), str)
 assert_type(env.submit_async(), JobHandle)
 assert_type(env.job, JobHandle | None)

@@ -163,6 +163,7 @@ def _operators(change: _Change, most: int | None, *, narrow: bool) -> Table:
     shown = [what for what in _SHOWN_IF_ANY if any(getattr(o, what) for o in operators)]
     spread = any(len(o.subtasks) > 1 for o in operators)
     timed = any(o.watermark is not None for o in operators)
+    kept = any(o.state_bytes for o in operators)
     table = _Table("OPERATOR", narrow=narrow)
     for operator in operators[:most]:
         name = Text(operator.name)
@@ -175,7 +176,7 @@ def _operators(change: _Change, most: int | None, *, narrow: bool) -> Table:
             "SUBTASKS": str(len(operator.subtasks)) if spread else None,
             "WATERMARK": _watermark(operator.watermark, narrow=narrow) if timed else None,
             "BEHIND": lag(operator.watermark_lag_ms) if timed else None,
-            "STATE": size(operator.state_bytes or None),
+            "STATE": size(operator.state_bytes or None) if kept else None,
         }
         table.add(name, {heading: cell for heading, cell in cells.items() if cell is not None})
     if most is not None and len(operators) > most:
