@@ -14,10 +14,15 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sage.common.event_loop import new_event_loop
 
 PATIENCE = 10.0
+
+# How long an example takes is no matter of right or wrong on a machine that others use too.
+settings.register_profile("sage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sage")
 
 
 def pytest_configure(config):

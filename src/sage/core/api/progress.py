@@ -39,7 +39,8 @@ def show_progress(job: Job, timeout: float | None) -> bool:
     )
     deadline = None if timeout is None else time.monotonic() + timeout
     done = False
-    with Progress(*columns, console=console, transient=True) as bar:
+    to_terminal = sys.stdout.isatty()  # what goes to a file stays in it
+    with Progress(*columns, console=console, transient=True, redirect_stdout=to_terminal) as bar:
         line = bar.add_task(escape(job.name), total=None, figures="")
         while not done and (deadline is None or time.monotonic() < deadline):
             metrics = job.metrics

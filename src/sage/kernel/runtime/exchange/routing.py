@@ -75,7 +75,7 @@ class KeyPlaces(dict[Any, Take]):
         >>> for word in ("to", "be", "or", "not", "to", "be"):
         ...     places[word](word)
         >>> left, right
-        (['be', 'or', 'be'], ['to', 'not', 'to'])
+        (['be', 'be'], ['to', 'or', 'not', 'to'])
     """
 
     def __init__(self, max_parallelism: int, takers: Sequence[Take]) -> None:
