@@ -2,7 +2,7 @@
 
 All pipelines run together. A part of their records is read at one parallelism, then the job is
 stopped with a savepoint, and the rest is read at another one. With SAGE_RESCALING=all it is from each
-of 1 to 4 to each of them, with state on the heap and on disk; otherwise some of these.
+of 1 to 3 to each other, with state on the heap and on disk; otherwise some of these.
 """
 
 import os
@@ -17,9 +17,9 @@ from parallel.sources import PausingSource
 from parallel.test_same_results import multiset, per_key, run_all, streams
 from sage import LocalEnvironment
 
-ALL = range(1, 5)
+ALL = (1, 2, 3)
 CHANGES = (
-    [(p, q, backend) for backend in ("heap", "disk") for p in ALL for q in ALL]
+    [(p, q, backend) for backend in ("heap", "disk") for p in ALL for q in ALL if p != q]
     if os.environ.get("SAGE_RESCALING") == "all"
     else [(1, 2, "disk"), (2, 1, "heap"), (2, 3, "heap"), (3, 2, "heap")]
 )
