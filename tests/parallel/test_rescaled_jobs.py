@@ -95,6 +95,24 @@ def test_what_one_subtask_has_put_out_at_its_end_does_not_come_again(tmp_path, n
     assert sorted(second[1]) == [(n, 20) for n in range(10)]
 
 
+# ---- splits
+
+
+def test_splits_that_have_become_more_are_read_once_by_somebody(tmp_path):
+    """The parallelism is the same, but most splits go to another subtask."""
+    splits = {"b": list(range(40)), "d": list(range(40, 80))}
+    with environment(2, tmp_path) as env:
+        first = env.from_source(PausingSource(splits, 0.5)).map(abs).collect()
+        env.submit()
+        wait_until(lambda: env.job.metrics.records_in == 40)
+        savepoint = stop(env, tmp_path)
+    more = {**splits, "a": list(range(80, 100)), "c": list(range(100, 120))}
+    with environment(2, tmp_path) as env:
+        second = env.from_source(PausingSource(more)).map(abs).collect()
+        env.execute(progress=False, from_savepoint=savepoint)
+    assert sorted([*first, *second]) == list(range(120))
+
+
 # ---- key groups and keys
 
 
