@@ -59,12 +59,14 @@ class _Inlet:
         send: Takes a batch through what follows.
         size: How many records are asked for next. It follows the speed of the pipeline, so that a
             slow function does not hold up cancelling, and a quick one pays little per batch.
+        is_silent: Whether it had nothing when it was asked last.
     """
 
     live: LiveOperator
     reader: SourceReader[object]
     send: Deliver
     size: int = _FIRST_BATCH
+    is_silent: bool = False
 
     def pace(self, seconds: float, limit: int) -> None:
         """Adapt the size of batches to how long the last one took."""
@@ -353,6 +355,7 @@ class Task:
         moved = False
         for inlet in tuple(self._inlets):
             values = self._read(inlet)
+            inlet.is_silent = not values
             if values is None:
                 self._inlets.remove(inlet)
                 self._time.source_ended(inlet.live.node.id)
@@ -364,9 +367,7 @@ class Task:
 
     def _read(self, inlet: _Inlet) -> Sequence[object] | None:
         try:
-            # Where time counts, no source runs ahead of a slower one: what waits for it would pile up.
-            size = min(i.size for i in self._inlets) if self._time else inlet.size
-            values = inlet.reader.read_batch(size)
+            values = inlet.reader.read_batch(self._batch_size(inlet))
             if values is None or isinstance(values, Sequence):
                 return values
             raise TypeError(
@@ -376,6 +377,15 @@ class Task:
             )
         except USER_ERRORS as error:
             raise operator_error(error, inlet.live.node, "read") from error
+
+    def _batch_size(self, inlet: _Inlet) -> int:
+        """Return how many records to ask a source for.
+
+        Where time counts, no source runs ahead of a slower one: what waits for it would pile up.
+        """
+        if not self._time:
+            return inlet.size
+        return min(i.size for i in self._inlets if i is inlet or not i.is_silent)
 
     def _send(self, inlet: _Inlet, values: Sequence[object]) -> None:
         monotonic = self._job.clock.monotonic
