@@ -31,6 +31,7 @@ from sage.common.errors import (
     ServiceUnavailableError,
     SourceError,
     StateError,
+    WorkerLostError,
 )
 from sage.connector.file_sink import FileSink
 from sage.connector.row_buffer import Spill
@@ -263,6 +264,7 @@ __all__ = [
     "WindowFunction",
     "WindowResult",
     "WindowedStream",
+    "WorkerLostError",
     "batch",
     "bounded_out_of_orderness",
     "collect",

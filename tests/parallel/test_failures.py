@@ -214,6 +214,41 @@ def test_after_a_failure_all_workers_start_again(tmp_path):
     assert len({pid for _, pid, _ in found}) == len({index for _, _, index in found}) == 2
 
 
+class RaisesOnce(MapFunction):
+    """Asks a service, and tells in which processes it was opened; raises, unless that has been done."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def open(self):
+        self.ctx.logger.warning("opened in %d", os.getpid())
+
+    def execute(self, data):
+        if data == 50 and size_of(self.path) == 0:
+            mark(self.path)(data)
+            raise ValueError("once")
+        return self.call_service["double"].of(data)
+
+
+class Double:
+    def of(self, number):
+        return 2 * number
+
+
+def test_processes_in_which_functions_have_raised_or_been_cancelled_go_on(tmp_path, caplog):
+    env = environment()
+    env.register_service("double", Double)
+    env.set_restart_strategy("fixed-delay", max_attempts=2, restart_delay=0)
+    path = str(tmp_path / "raised")
+    found = env.from_batch(range(100)).rebalance().map(RaisesOnce(path)).collect()
+    assert env.execute(progress=False).status is JobStatus.FINISHED
+    assert set(found) == {2 * number for number in range(100)}  # at least once each
+    opened = [line for line in caplog.messages if line.startswith("opened in")]
+    assert len(opened) == 4
+    assert len(set(opened)) == 2
+
+
 # ---- jobs that are ended from outside
 
 

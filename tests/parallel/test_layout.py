@@ -1,6 +1,7 @@
 """Where subtasks are, what joins them, and which records go where."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -264,3 +265,30 @@ def test_a_function_must_return_the_index_of_a_subtask(wrong):
 def test_a_key_without_a_stable_hash_has_no_place(key):
     with pytest.raises(TypeError, match="cannot be a key"):
         KeyPlaces(128, [print, print])[key]
+
+
+@pytest.mark.parametrize(
+    ("build", "splits", "regions"),
+    [
+        (lambda env, s: s.map(str).sink(abs), 3, ((0,), (1,), (2,))),
+        (lambda env, s: s.map(str).sink(abs), 2, ((0, 1, 2),)),  # dealt out to the third
+        (lambda env, s: s.key_by(len).count().sink(abs), 3, ((0, 1, 2),)),
+        (lambda env, s: s.map(str).collect(), 3, ((0, 1, 2, 3),)),  # the last one is the program
+        (lambda env, s: s.map(str, parallelism=2).sink(abs, parallelism=2), 2, ((0,), (1,))),
+    ],
+)
+def test_slots_between_which_no_record_goes_are_apart(build, splits, regions):
+    assert lay_out(build, 3, splits).regions() == regions
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=8))
+def test_regions_are_what_exchanges_join(pairs):
+    layout = lay_out(lambda env, s: s.sink(abs), 8, 8)
+    edge = Edge(0, 1, 0, Upstream(0))
+    ways = tuple(Exchange(n, edge, "global", None, (a,), (b,)) for n, (a, b) in enumerate(pairs))
+    regions = replace(layout, exchanges=ways).regions()
+    assert sorted(slot for region in regions for slot in region) == list(range(8))
+    place = {slot: n for n, region in enumerate(regions) for slot in region}
+    assert all(place[a] == place[b] for a, b in pairs)
+    joins = sum(len(region) - 1 for region in regions)
+    assert joins <= len({(min(p), max(p)) for p in pairs if p[0] != p[1]})

@@ -67,6 +67,10 @@ class JobTimeoutError(JobError, TimeoutError):
     """The job was not done in time."""
 
 
+class WorkerLostError(JobError):
+    """The process that ran a part of the job has died, or has not been heard of for too long."""
+
+
 class JobStateError(JobError):
     """The job is in a state from which it cannot do this."""
 

@@ -245,3 +245,57 @@ def test_a_reserved_number_is_that_of_no_checkpoint():
     assert coordinator.reserve_id() == 3
     complete(coordinator, 2, 11.0)
     assert coordinator.tick(20.0) == [Trigger(4, 1, (A,))]
+
+
+C = Subtask("c")
+
+
+def apart():
+    """Return a coordinator of a chain and of a subtask that nothing joins with it."""
+    coordinator = CheckpointCoordinator(CheckpointRules(interval=10.0), 1)
+    coordinator.restart(1, {**CHAIN, C: ()}, now=0.0)
+    return coordinator
+
+
+def test_a_failure_aborts_the_checkpoint_for_those_that_go_on():
+    coordinator = apart()
+    coordinator.tick(10.0)
+    coordinator.acknowledge(C, 1, 1, snapshot(), 11.0)
+    abort, notice = coordinator.subtask_failed(B, 1, "bug", 12.0)
+    assert (type(abort), notice) == (Abort, NotifyAborted(1, 1, (C,)))
+    assert coordinator.tick(100.0) == []  # a part is missing
+
+
+def test_those_that_were_down_begin_a_further_attempt_and_the_others_go_on_with_theirs():
+    coordinator = apart()
+    coordinator.subtask_failed(A, 1, "bug", 1.0)
+    assert [coordinator.attempt_of(s) for s in (A, B, C)] == [None, None, 1]
+    coordinator.restart(2, CHAIN, now=2.0)
+    assert [coordinator.attempt_of(s) for s in (A, B, C)] == [2, 2, 1]
+    assert coordinator.tick(10.0) == [Trigger(1, 2, (A, C))]
+    for subtask, attempt in ((A, 1), (C, 2)):  # neither is what runs
+        coordinator.acknowledge(subtask, 1, attempt, snapshot("wrong"), 11.0)
+    coordinator.acknowledge(A, 1, 2, snapshot(), 11.0)
+    coordinator.acknowledge(C, 1, 1, snapshot(), 11.0)
+    [done] = coordinator.acknowledge(B, 1, 2, snapshot(), 11.0)
+    assert {s.handle for s in done.checkpoint.snapshots.values()} == {"state"}
+
+
+def test_one_that_has_ended_stays_so_when_others_begin_anew():
+    coordinator = apart()
+    coordinator.subtask_ended(C, 1, snapshot("final"), 0, 1.0)
+    coordinator.subtask_failed(A, 1, "bug", 2.0)
+    coordinator.restart(2, CHAIN, now=3.0)
+    assert coordinator.tick(10.0) == [Trigger(1, 2, (A,))]
+    [done] = acknowledge_all(coordinator, 1, 11.0, attempt=2)
+    assert done.checkpoint.snapshots[C].handle == "final"
+    assert coordinator.store_finished(1, 12.0) == [NotifyComplete(1, 2, (A, B, C))]
+
+
+def test_what_was_not_heard_of_by_those_that_fail_is_not_told_again():
+    coordinator = apart()
+    coordinator.tick(10.0)
+    coordinator.acknowledge(C, 1, 1, snapshot(), 11.0)
+    complete(coordinator, 1, 11.0)
+    coordinator.subtask_failed(A, 1, "bug", 12.0)
+    assert coordinator.tick(11.0 + NOTIFY_AGAIN) == [NotifyComplete(1, 1, (C,))]

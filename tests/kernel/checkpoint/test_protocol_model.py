@@ -2,7 +2,7 @@
 
 The model runs subtasks that count the records on each of their channels. A checkpoint is consistent
 if, on every channel, as many records have been sent in the sender's snapshot as have been received
-in the receiver's.
+in the receiver's. There are two parts that nothing joins: each fails, and is started again, by itself.
 """
 
 from collections import deque
@@ -32,7 +32,10 @@ S0, S1, M0, M1, K = (
     Subtask("middle", 1),
     Subtask("sink"),
 )
-UPSTREAM = {S0: (), S1: (), M0: (S0, S1), M1: (S0, S1), K: (M0, M1)}
+S2, K2 = Subtask("other source"), Subtask("other sink")
+UPSTREAM = {S0: (), S1: (), M0: (S0, S1), M1: (S0, S1), K: (M0, M1), S2: (), K2: (S2,)}
+SOURCES = (S0, S1, S2)
+REGIONS = ((S0, S1, M0, M1, K), (S2, K2))
 RULES = CheckpointRules(interval=10.0, timeout=50.0, tolerated_failures=2)
 EMPTY = {subtask: ({}, {}, False) for subtask in UPSTREAM}
 ANY = st.integers(0, 10_000)
@@ -120,28 +123,31 @@ class Cluster(RuleBasedStateMachine):
         self.stored = EMPTY
         self.begun, self.done, self.aborted, self.rejected = set(), set(), set(), set()
         self.asked, self.answered = set(), set()
-        self.start(1)
+        self.attempt, self.down, self.channels, self.runners = 0, set(), {}, {}
+        self.start(REGIONS)
 
-    def start(self, attempt):
-        self.attempt, self.must_restart = attempt, False
-        self.channels = {(u, d): deque() for d, inputs in UPSTREAM.items() for u in inputs}
-        ended = {s: SubtaskSnapshot(state) for s, state in self.stored.items() if state[2]}
-        self.runners = {}
-        for subtask in UPSTREAM:
+    def start(self, regions):
+        self.attempt += 1
+        self.down -= set(regions)
+        upstream = {s: UPSTREAM[s] for region in regions for s in region}
+        self.channels |= {(u, d): deque() for d, inputs in upstream.items() for u in inputs}
+        ended = {s: SubtaskSnapshot(self.stored[s]) for s in upstream if self.stored[s][2]}
+        for subtask in upstream:
             state = self.stored[subtask]
             self.runners[subtask] = Runner(
-                subtask, attempt, self.channels, self.facts.append, state
+                subtask, self.attempt, self.channels, self.facts.append, state
             )
-        self.carry_out(self.coordinator.restart(attempt, UPSTREAM, self.now, ended))
+        self.carry_out(self.coordinator.restart(self.attempt, upstream, self.now, ended))
 
     def carry_out(self, decisions):
         for decision in decisions:
             if isinstance(decision, Trigger):
                 assert decision.attempt == self.attempt
+                assert not self.down
                 assert decision.checkpoint_id >= max(self.begun, default=0)
                 self.begun.add(decision.checkpoint_id)
                 self.orders += [
-                    (s, decision.attempt, decision.checkpoint_id) for s in decision.subtasks
+                    (s, self.runners[s].attempt, decision.checkpoint_id) for s in decision.subtasks
                 ]
             elif isinstance(decision, Complete):
                 self.check(decision.checkpoint)
@@ -156,8 +162,9 @@ class Cluster(RuleBasedStateMachine):
                 self.answer(decision.request)
             elif isinstance(decision, NotifyComplete):
                 assert decision.checkpoint_id in self.done
+                assert not {s for region in self.down for s in region} & set(decision.subtasks)
             elif isinstance(decision, FailJob):
-                self.must_restart = True
+                self.down = set(REGIONS)
 
     def answer(self, request):
         if request is not None:
@@ -185,9 +192,9 @@ class Cluster(RuleBasedStateMachine):
         name, *arguments = fact
         self.carry_out(getattr(self.coordinator, name)(*arguments, self.now))
 
-    @rule(index=st.integers(0, 1), records=st.integers(1, 3))
+    @rule(index=st.integers(0, 2), records=st.integers(1, 3))
     def produce(self, index, records):
-        source = self.runners[(S0, S1)[index]]
+        source = self.runners[SOURCES[index]]
         for _ in range(0 if source.ended else records):
             source.emit("record")
 
@@ -217,7 +224,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(index=ANY, twice=st.booleans())
     def order_arrives(self, index, twice):
         subtask, attempt, number = self.pick(self.orders, index, twice)
-        if attempt == self.attempt:
+        if attempt == self.runners[subtask].attempt:
             self.runners[subtask].trigger(number)
 
     @precondition(lambda self: self.orders)
@@ -271,10 +278,11 @@ class Cluster(RuleBasedStateMachine):
         elif kind == "lose order" and self.orders:
             self.pick(self.orders, index)
         elif kind in {"decline", "stale"} and number is not None:
-            self.deliver(("decline", subtask, number, self.attempt - (kind == "stale"), "no"))
+            attempt = self.runners[subtask].attempt - (kind == "stale")
+            self.deliver(("decline", subtask, number, attempt, "no"))
         elif kind == "fail":
-            self.deliver(("subtask_failed", subtask, self.attempt, "bug"))
-            self.must_restart = True
+            self.down |= {region for region in REGIONS if subtask in region}
+            self.deliver(("subtask_failed", subtask, self.runners[subtask].attempt, "bug"))
 
     @rule(ending=st.integers(0, 7), deliver=st.booleans(), random=st.randoms(use_true_random=False))
     def busy_round(self, ending, deliver, random):
@@ -283,10 +291,11 @@ class Cluster(RuleBasedStateMachine):
         for order in self.orders[:]:
             if random.random() < 0.8:
                 self.orders.remove(order)
-                if order[1] == self.attempt:
+                if order[1] == self.runners[order[0]].attempt:
                     self.runners[order[0]].trigger(order[2])
         self.produce(0, 2)
         self.produce(1, 3)
+        self.produce(2, 1)
         if ending < 2:
             self.end(ending)
         self.all_channels_flow()
@@ -294,16 +303,17 @@ class Cluster(RuleBasedStateMachine):
         while deliver and self.facts:
             self.deliver(self.facts.pop())
         if random.random() < 0.1:
-            self.trouble("fail", random.randrange(5))
+            self.trouble("fail", random.randrange(len(UPSTREAM)))
         if self.storing and random.random() < 0.5:
             self.store_answers(works=True)
 
-    @precondition(lambda self: self.must_restart)
-    @rule()
-    def restart(self):
+    @precondition(lambda self: self.down)
+    @rule(index=ANY, together=st.booleans())
+    def restart(self, index, together):
         if self.storing:
             self.store_answers(works=True)
-        self.start(self.attempt + 1)
+        down = [region for region in REGIONS if region in self.down]
+        self.start(down if together else [down[index % len(down)]])
 
     def teardown(self):
         for _ in range(2):

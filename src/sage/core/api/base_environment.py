@@ -50,7 +50,7 @@ from sage.dataflow.operator.record_wise import DeadLetterOffice, LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.record import DeadLetter
 from sage.kernel.checkpoint.checkpoint_config import CheckpointConfig
-from sage.kernel.checkpoint.restart_strategy import parse_restart_strategy
+from sage.kernel.checkpoint.restart_strategy import parse_failover, parse_restart_strategy
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
@@ -177,13 +177,16 @@ class BaseEnvironment(ABC):
 
         Args:
             strategy: `"none"`, `"fixed-delay"`, `"exponential-delay"` or `"failure-rate"`.
-            options: The strategy's options, such as `max_attempts=3, restart_delay=1`.
+            options: The strategy's options, such as `max_attempts=3, restart_delay=1`; and
+                `failover_strategy="full"`, to start the whole job again also where a part of it that
+                nothing joins with the others has failed.
 
         Raises:
             ConfigError: the strategy or an option is unknown or not usable.
         """
         given = {"restart_strategy": strategy, **options}
         parse_restart_strategy(given)
+        parse_failover(given)
         self._configure(**given)
 
     def set_state_backend(

@@ -322,6 +322,8 @@ class LocalEnvironment(BaseEnvironment):
             )
         except BaseException:
             self.services.stop_all()
+            if recovery.checkpoints is not None:
+                recovery.checkpoints.close("the job could not be started", delete=False)
             raise
         self._handle = handle = JobHandle(job)
         if workers is not None:

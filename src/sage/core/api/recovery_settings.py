@@ -14,7 +14,11 @@ from typing import Any
 from sage.common.clock import Clock
 from sage.common.log import get_logger
 from sage.kernel.checkpoint.checkpoint_config import CHECKPOINT_KEYS, CheckpointConfig
-from sage.kernel.checkpoint.restart_strategy import RESTART_KEYS, parse_restart_strategy
+from sage.kernel.checkpoint.restart_strategy import (
+    RESTART_KEYS,
+    parse_failover,
+    parse_restart_strategy,
+)
 from sage.kernel.checkpoint.store import FileCheckpointStore, Savepoint
 from sage.kernel.jobmanager.checkpointing import Checkpointing
 from sage.kernel.jobmanager.layout import Layout
@@ -56,7 +60,8 @@ def make_recovery(
     checkpoints = CheckpointConfig.parse(_only(config, CHECKPOINT_KEYS))
     takes = checkpoints.path is not None or checkpoints.interval is not None
     default = "exponential-delay" if takes else "none"
-    recovery = Recovery(parse_restart_strategy(_only(config, RESTART_KEYS), default))
+    restarts = _only(config, RESTART_KEYS)
+    recovery = Recovery(parse_restart_strategy(restarts, default), parse_failover(restarts))
     restored = RestoredJob()
     if from_savepoint is not None:
         restored = _read_savepoint(from_savepoint, layout, allow_non_restored_state)

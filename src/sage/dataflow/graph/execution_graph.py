@@ -79,6 +79,21 @@ class ExecutionGraph:
         order = topological_order(self.stream_graph)
         return tuple(node for node in order if slot in self.slots[node])
 
+    def regions(self) -> tuple[tuple[int, ...], ...]:
+        """Return the slots that hang together by exchanges, in groups.
+
+        What happens to the slots of one group is nothing to the others: no record goes from one group
+        to another. Without exchanges each slot is a group of its own.
+        """
+        root = list(range(self.workers + self.has_client_slot))
+        for exchange in self.exchanges:
+            joined = {root[slot] for slot in (*exchange.senders, *exchange.receivers)}
+            root = [min(joined) if found in joined else found for found in root]
+        groups: dict[int, list[int]] = {}
+        for slot, found in enumerate(root):
+            groups.setdefault(found, []).append(slot)
+        return tuple(tuple(group) for group in groups.values())
+
     def exchange_of(self, edge: Edge) -> Exchange | None:
         """Return the exchange that stands for an edge; None: records go by a function call."""
         return next((e for e in self.exchanges if e.edge is edge or e.edge == edge), None)

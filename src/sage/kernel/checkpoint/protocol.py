@@ -15,8 +15,10 @@ What the subtasks do, so that a completed checkpoint is consistent:
 * A subtask that has ended tells it again whenever it is triggered, with the last number it saw
   before its end: the checkpoints up to that number hold an earlier state than the final one.
 
-After a failure, wait until `is_storing` is false and read the store, then `restart`: otherwise a
-checkpoint of the failed attempt might become the latest one behind the new attempt's back.
+A failure takes down the subtask and all that are joined with it, directly or not: records went
+between them. Others may go on. Wait until `is_storing` is false and read the store, then `restart`
+those that are down: otherwise a checkpoint of the failed attempt might become the latest one behind
+the new attempt's back. Nothing begins before all are back.
 """
 
 from __future__ import annotations
@@ -100,7 +102,9 @@ class CheckpointCoordinator:
         self._rules = rules
         self._next_id = first_id
         self._attempt = 0
-        self._running = False
+        self._attempts: dict[Subtask, int] = {}
+        self._stopped = True
+        self._down: set[Subtask] = set()
         self._upstream: dict[Subtask, frozenset[Subtask]] = {}
         self._ended: dict[Subtask, _Ended] = {}
         self._committed: set[Subtask] = set()
@@ -113,8 +117,17 @@ class CheckpointCoordinator:
 
     @property
     def attempt(self) -> int:
-        """The number of the running attempt."""
+        """The number of the latest attempt."""
         return self._attempt
+
+    def attempt_of(self, subtask: Subtask) -> int | None:
+        """Return the number of the attempt in which a subtask runs; None if it is down or unknown."""
+        return None if subtask in self._down else self._attempts.get(subtask)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every subtask has ended."""
+        return bool(self._upstream) and self._ended.keys() >= self._upstream.keys()
 
     @property
     def pending_id(self) -> int | None:
@@ -143,7 +156,7 @@ class CheckpointCoordinator:
             times.append(self._notice.again_at)
         if self._pending is not None and not self._pending.storing:
             times.append(self._pending.started + self._rules.timeout)
-        elif self._pending is None and self._running:
+        elif self._pending is None and self._is_running():
             times.append(max(self._due, self._pause_ends))
             times.extend([float("-inf")] if self._requests else [])
         return min(times)
@@ -155,11 +168,12 @@ class CheckpointCoordinator:
         now: float,
         ended: Mapping[Subtask, SubtaskSnapshot] | None = None,
     ) -> list[Decision]:
-        """An attempt begins, the first or a further one.
+        """An attempt begins, of all subtasks or of those that were down; the others go on.
 
         Args:
             attempt: Its number; it only grows.
-            upstream: For every subtask those whose records it reads, back edges of loops left out.
+            upstream: For every subtask of the attempt those whose records it reads, back edges of
+                loops left out.
             now: The time.
             ended: The subtasks that are not started, since the restored checkpoint holds their
                 final state.
@@ -172,15 +186,35 @@ class CheckpointCoordinator:
         self._demand_not_storing()
         decisions = self._abort_pending("the job was started again", now)
         self._attempt = attempt
-        self._upstream = {subtask: frozenset(inputs) for subtask, inputs in upstream.items()}
+        if upstream.keys() >= self._upstream.keys():
+            self._begin_all(now)
+        self._upstream |= {subtask: frozenset(inputs) for subtask, inputs in upstream.items()}
+        self._attempts |= dict.fromkeys(upstream, attempt)
+        self._down -= upstream.keys()
+        self._forget(upstream.keys())
         given = ended or {}
-        self._ended = {s: _Ended(replace(snap, ended=True), 0) for s, snap in given.items()}
-        self._committed = set(given)
+        self._ended |= {s: _Ended(replace(snap, ended=True), 0) for s, snap in given.items()}
+        self._committed |= given.keys()
+        return decisions
+
+    def _begin_all(self, now: float) -> None:
+        """Begin with the interval anew: nothing goes on."""
+        self._stopped = False
+        self._upstream, self._attempts, self._ended = {}, {}, {}
+        self._down, self._committed = set(), set()
         self._notice = None
         self._failures = 0
-        self._running = True
         self._due = float("inf") if self._rules.interval is None else now + self._rules.interval
-        return decisions
+
+    def _forget(self, subtasks: Collection[Subtask]) -> None:
+        """Forget what subtasks have told that are down, or begin anew."""
+        for subtask in subtasks:
+            self._ended.pop(subtask, None)
+        self._committed.difference_update(subtasks)
+        if self._notice is not None:
+            self._notice.waiting.difference_update(subtasks)
+            if not self._notice.waiting:
+                self._notice = None
 
     def stop(self, reason: str, now: float) -> list[Decision]:
         """The job is over: nothing is triggered any more.
@@ -193,7 +227,7 @@ class CheckpointCoordinator:
         decisions += [Reject(request, reason) for request in self._requests]
         self._requests.clear()
         self._notice = None
-        self._running = False
+        self._stopped = True
         return decisions
 
     def request(self, request: Request, now: float) -> list[Decision]:
@@ -259,7 +293,7 @@ class CheckpointCoordinator:
                 0 for none. Up to this number only its own acknowledgement counts.
             now: The time.
         """
-        if attempt != self._attempt or subtask not in self._upstream or subtask in self._ended:
+        if attempt != self.attempt_of(subtask) or subtask in self._ended:
             return []
         self._ended[subtask] = _Ended(replace(snapshot, ended=True), last_checkpoint)
         pending = self._pending
@@ -272,18 +306,30 @@ class CheckpointCoordinator:
     def subtask_failed(
         self, subtask: Subtask, attempt: int, reason: str, now: float
     ) -> list[Decision]:
-        """A subtask has failed: nothing begins before `restart`.
+        """A subtask has failed, and with it all that are joined with it: they begin anew.
 
         A checkpoint that waits for acknowledgements is aborted; one that is being written down
         has them all, and goes on.
         """
-        if attempt != self._attempt or subtask not in self._upstream:
+        if attempt != self.attempt_of(subtask):
             return []
-        self._running = False
-        self._notice = None
+        joined = self._joined_with(subtask)
+        self._down |= joined
+        self._forget(joined)
         if self.is_storing:
             return []
         return self._abort_pending(f"{subtask.task}[{subtask.number}] failed: {reason}", now)
+
+    def _joined_with(self, subtask: Subtask) -> set[Subtask]:
+        """Return the subtasks to which records go from a subtask or come from there, by any way."""
+        found, frontier = {subtask}, [subtask]
+        while frontier:
+            here = frontier.pop()
+            beside = {s for s, inputs in self._upstream.items() if here in inputs}
+            fresh = (beside | self._upstream[here]) - found
+            found |= fresh
+            frontier += fresh
+        return found
 
     def store_finished(self, checkpoint_id: int, now: float) -> list[Decision]:
         """The checkpoint is written down, whole."""
@@ -308,7 +354,9 @@ class CheckpointCoordinator:
     ) -> list[Decision]:
         """A subtask has heard that a checkpoint is complete, and has committed."""
         notice = self._notice
-        if notice is None or attempt != self._attempt or checkpoint_id != notice.checkpoint_id:
+        if notice is None or checkpoint_id != notice.checkpoint_id:
+            return []
+        if attempt != self.attempt_of(subtask):
             return []
         notice.waiting.discard(subtask)
         if subtask in notice.ended:
@@ -317,8 +365,12 @@ class CheckpointCoordinator:
             self._notice = None
         return []
 
+    def _is_running(self) -> bool:
+        """Say whether checkpoints can begin: all subtasks are there, or have ended."""
+        return not self._stopped and not self._down
+
     def _begin_if_due(self, now: float) -> list[Decision]:
-        if not self._running or self._pending is not None:
+        if not self._is_running() or self._pending is not None:
             return []
         if self._requests:
             return self._begin(self._requests.popleft(), now)
@@ -357,10 +409,9 @@ class CheckpointCoordinator:
     def _collecting(self, subtask: Subtask, checkpoint_id: int, attempt: int) -> _Pending | None:
         """Return the pending checkpoint if it is the one meant and waits for acknowledgements."""
         pending = self._pending
-        if pending is None or pending.storing or subtask not in self._upstream:
+        if pending is None or pending.storing or attempt != self.attempt_of(subtask):
             return None
-        same = pending.checkpoint_id == checkpoint_id and pending.attempt == attempt
-        return pending if same else None
+        return pending if pending.checkpoint_id == checkpoint_id else None
 
     def _complete_if_all(self, pending: _Pending, now: float) -> list[Decision]:
         if self._missing(pending):
@@ -390,8 +441,9 @@ class CheckpointCoordinator:
             return []
         self._pause_ends = now + self._rules.min_pause
         decisions: list[Decision] = [Abort(pending.checkpoint_id, reason, pending.request)]
-        if self._running:
-            running = tuple(s for s in self._upstream if s not in self._ended)
+        gone = self._ended.keys() | self._down
+        running = tuple(s for s in self._upstream if s not in gone)
+        if running and not self._stopped:
             decisions.append(NotifyAborted(pending.checkpoint_id, pending.attempt, running))
         return decisions
 
@@ -399,23 +451,24 @@ class CheckpointCoordinator:
         """Abort, and fail the job if this was one failure in a row too many."""
         requested = self._pending is not None and self._pending.request is not None
         decisions = self._abort_pending(reason, now)
-        if requested or not self._running:
+        if requested or not self._is_running():
             return decisions
         self._failures += 1
         if self._failures > self._rules.tolerated_failures:
-            self._running = False
-            self._notice = None
             many = f"{self._failures} checkpoints in a row have failed, the last one: {reason}"
+            self._down = set(self._upstream)
+            self._notice = None
+            self._failures = 0
             decisions.append(FailJob(many))
         return decisions
 
     def _notify(self, pending: _Pending, now: float) -> list[Decision]:
         """Spread the news; a savepoint belongs to the user, so sinks do not commit for it."""
         savepoint = pending.request is not None and pending.request.target is not None
-        if savepoint or not self._running:
+        if savepoint or self._stopped:
             return []
         ended = frozenset(s for s, snapshot in pending.snapshots.items() if snapshot.ended)
-        waiting = self._upstream.keys() - self._committed
+        waiting = self._upstream.keys() - self._committed - self._down
         self._notice = None
         if not waiting:
             return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sage.common.errors import ConfigError
 from sage.common.suggest import did_you_mean
@@ -186,11 +186,36 @@ _OPTIONS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 _TYPE_KEYS: Final = ("restart-strategy.type", "restart-strategy", "restart_strategy")
 _PREFIX: Final = "restart-strategy"
 
-RESTART_KEYS: Final = frozenset(_TYPE_KEYS).union(
+_FAILOVER_KEYS: Final = ("jobmanager.execution.failover-strategy", "failover_strategy")
+
+RESTART_KEYS: Final = frozenset((*_TYPE_KEYS, *_FAILOVER_KEYS)).union(
     (f"{_PREFIX}.{name}.{option}" for name, options in _OPTIONS.items() for option in options),
     (key for options in _OPTIONS.values() for keys in options.values() for key in keys),
 )
-"""Every key that `parse_restart_strategy` understands."""
+"""Every key that `parse_restart_strategy` and `parse_failover` understand."""
+
+Failover = Literal["region", "full"]
+"""What of a job is started again: what hangs together with what has failed, or all of it."""
+
+
+def parse_failover(values: Mapping[str, Any]) -> Failover:
+    """Return what of a job is started again, as a configuration says.
+
+    Args:
+        values: The keys of `RESTART_KEYS`, or some of them.
+
+    Raises:
+        ConfigError: it is neither `"region"`, which is taken if nothing is said, nor `"full"`.
+
+    Examples:
+        >>> parse_failover({}), parse_failover({"failover_strategy": "full"})
+        ('region', 'full')
+    """
+    key, value = _pick(values, _FAILOVER_KEYS) or (_FAILOVER_KEYS[-1], "region")
+    if value not in ("region", "full"):
+        near = did_you_mean(str(value), ("region", "full"))
+        raise ConfigError(f"configuration: {key} is {value!r}; choose 'region' or 'full'.{near}")
+    return "full" if value == "full" else "region"
 
 
 def parse_restart_strategy(values: Mapping[str, Any], default: str = "none") -> RestartStrategy:
@@ -199,6 +224,7 @@ def parse_restart_strategy(values: Mapping[str, Any], default: str = "none") -> 
     The options of a strategy have Flink's names (`restart-strategy.fixed-delay.attempts`) or short
     ones (`max_attempts`, `max_failures`, `restart_delay`, `failure_rate_interval`,
     `initial_backoff`, …). Options of a strategy that is not chosen are checked for their name only.
+    What is for `parse_failover` is left alone.
 
     Args:
         values: The keys of `RESTART_KEYS`, or some of them; durations in seconds or as `"10 s"`.

@@ -81,6 +81,7 @@ class Checkpointing:
     Attributes:
         ended: What the next attempt needs to know of tasks that had ended.
         layout: How the subtasks are laid out over processes; kept in every checkpoint.
+        on_leave: Called before all tasks are told to end after a savepoint or a last checkpoint.
         first_id: The number of the first checkpoint of this job; those before are of earlier runs.
     """
 
@@ -99,7 +100,7 @@ class Checkpointing:
         self._fail_job = fail_job
         self.first_id = store.next_id()
         self._coordinator = CheckpointCoordinator(config.rules, self.first_id)
-        self._uids: Mapping[Subtask, Collection[str]] = {}
+        self._uids: dict[Subtask, Collection[str]] = {}
         self._running: dict[Subtask, _Running] = {}
         self._requests: dict[str, Future[str]] = {}
         self._leaving: set[str] = set()
@@ -111,6 +112,7 @@ class Checkpointing:
         self._log = CheckpointLog()
         self.ended = EndedTasks()
         self.layout: dict[str, Any] = {}
+        self.on_leave: Callable[[], None] = lambda: None
 
     @property
     def statistics(self) -> CheckpointStatistics:
@@ -127,35 +129,50 @@ class Checkpointing:
     ) -> None:
         """Take checkpoints of these tasks from now on; when it returns, they may begin and end.
 
+        Tasks of other attempts go on.
+
         Args:
             number: That of the attempt.
             tasks: Those that are started.
-            uids: The uids of the operators of all tasks, also of those that are not started.
+            uids: The uids of the operators of all tasks of the attempt, also of those that are not
+                started.
         """
 
         def begin() -> list[Decision]:
             last = self._store.next_id() - 1  # a sink must never see a number of before again
             for task in tasks.values():
                 task.last_checkpoint = last
-            self._running = {subtask: _Running(task) for subtask, task in tasks.items()}
-            self._uids = uids
+            for subtask in uids:
+                self._running.pop(subtask, None)
+            self._running |= {subtask: _Running(task) for subtask, task in tasks.items()}
+            self._uids |= uids
             upstream: dict[Subtask, tuple[Subtask, ...]] = dict.fromkeys(uids, ())
             try:
                 ended = {subtask: self._final(subtask) for subtask in uids if subtask not in tasks}
             except CheckpointError as error:
                 self._fail_job(f"the state of tasks that have ended cannot be kept: {error}")
                 return []
-            return self._coordinator.restart(number, upstream, self._clock.monotonic(), ended=ended)
+            now = self._clock.monotonic()
+            decisions = self._coordinator.restart(number, upstream, now, ended=ended)
+            return decisions + self._go_on_to_end(now)
 
         self._tell(begin)
         if not self._thread.is_alive():
             self._thread.start()
         self.wait_stored()
 
-    def task_failed(self, subtask: Subtask, attempt: int, reason: str) -> None:
-        """Take note that a task has failed: nothing begins before the next attempt."""
-        now = self._clock.monotonic
-        self._tell(lambda: self._coordinator.subtask_failed(subtask, attempt, reason, now()))
+    def tasks_failed(self, subtasks: Collection[Subtask], attempt: int, reason: str) -> None:
+        """Take note that tasks are started again: nothing begins before their next attempt."""
+
+        def fail() -> list[Decision]:
+            now = self._clock.monotonic()
+            return [
+                decision
+                for subtask in subtasks
+                for decision in self._coordinator.subtask_failed(subtask, attempt, reason, now)
+            ]
+
+        self._tell(fail)
 
     def reports(self, subtask: Subtask, attempt: int) -> CheckpointReports:
         """Return who a task of an attempt answers to."""
@@ -269,7 +286,8 @@ class Checkpointing:
             self._store.begin(trigger.checkpoint_id)
         except CheckpointError as error:
             subtask = trigger.subtasks[0]
-            self.decline(subtask, trigger.checkpoint_id, trigger.attempt, str(error))
+            attempt = self._coordinator.attempt_of(subtask) or trigger.attempt
+            self.decline(subtask, trigger.checkpoint_id, attempt, str(error))
             return
         self._log.begin(self._clock.monotonic())
         request = trigger.request
@@ -316,7 +334,7 @@ class Checkpointing:
         figures: SnapshotFigures,
     ) -> list[Decision]:
         now = self._clock.monotonic
-        if attempt != self._coordinator.attempt or self._coordinator.pending_id != number:
+        if self._is_over(subtask, attempt) or self._coordinator.pending_id != number:
             return []
         try:
             snapshot = self._write(subtask, number, parts)
@@ -329,6 +347,8 @@ class Checkpointing:
         self, subtask: Subtask, attempt: int, parts: Mapping[str, StatePart], last: int
     ) -> list[Decision]:
         now = self._clock.monotonic
+        if self._is_over(subtask, attempt):
+            return []
         try:
             snapshot = self._write(subtask, self._begin_final(), parts)
         except (CheckpointError, OSError) as error:
@@ -336,9 +356,19 @@ class Checkpointing:
             return []
         decisions = self._coordinator.subtask_ended(subtask, attempt, snapshot, last, now())
         self._running[subtask].chains = {}
-        if all(self._is_over(other) for other in self._running):
-            decisions += self._coordinator.request(Request(_END), now())
-        return decisions
+        return decisions + self._go_on_to_end(now())
+
+    def _go_on_to_end(self, now: float) -> list[Decision]:
+        """If all tasks have ended, take the checkpoint that commits all, or let them leave."""
+        if self._coordinator.all_committed:
+            self._let_all_leave()
+        elif self._coordinator.all_ended:
+            return self._coordinator.request(Request(_END), now)
+        return []
+
+    def _let_all_leave(self) -> None:
+        for running in self._running.values():
+            running.task.leave_now()
 
     def _begin_final(self) -> int:
         """Begin a number for final states: with that of a checkpoint they would be swept away."""
@@ -359,8 +389,9 @@ class Checkpointing:
         size = sum(chunk.size for chain in chains.values() for chunk in chain)
         return SubtaskSnapshot(chains, size)
 
-    def _is_over(self, subtask: Subtask) -> bool:
-        return self._running[subtask].task.input_ended
+    def _is_over(self, subtask: Subtask, attempt: int) -> bool:
+        """Say whether an attempt of a task is over, or given up: what it tells does not count."""
+        return self._coordinator.attempt_of(subtask) != attempt
 
     def _write(
         self, subtask: Subtask, number: int, parts: Mapping[str, StatePart]
@@ -409,6 +440,7 @@ class Checkpointing:
 
     def _let_leave(self, number: int) -> None:
         """Let the tasks commit what a last savepoint holds, and end."""
+        self.on_leave()
         for running in self._running.values():
             running.task.commit_checkpoint(number, leave=True)
 
@@ -430,8 +462,7 @@ class Checkpointing:
     def _committed(self, subtask: Subtask, number: int, attempt: int) -> list[Decision]:
         decisions = self._coordinator.notify_acknowledged(subtask, number, attempt)
         if self._coordinator.all_committed:
-            for running in self._running.values():
-                running.task.leave_now()
+            self._let_all_leave()
         return decisions
 
     def _answer(self, request: Request | None, answer: str | CheckpointError) -> None:

@@ -5,39 +5,64 @@ from __future__ import annotations
 import atexit
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from operator import itemgetter
+from typing import Any
 
 from sage.common.clock import Clock, Doorbell
-from sage.common.errors import JobCancelledError, JobError
+from sage.common.errors import JobCancelledError, JobError, WorkerLostError
 from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean
-from sage.dataflow.graph.job_graph import JobGraph, JobVertex
-from sage.dataflow.operator.base import Operator
-from sage.dataflow.operator.source import ReadSource
+from sage.dataflow.graph.job_graph import JobGraph
 from sage.kernel.checkpoint.errors import CheckpointError
-from sage.kernel.checkpoint.messages import Subtask
 from sage.kernel.jobmanager.checkpoint_statistics import CheckpointStatistics
 from sage.kernel.jobmanager.checkpointing import Checkpointing
+from sage.kernel.jobmanager.deployment import Deployment, TaskHandle
+from sage.kernel.jobmanager.job_master import JobMaster
+from sage.kernel.jobmanager.job_messages import (
+    Action,
+    CancelRequested,
+    CancelTasks,
+    CloseCheckpoints,
+    CloseServices,
+    Deploy,
+    DeploymentFailed,
+    Fact,
+    FailTasks,
+    Finish,
+    JobFailed,
+    Leaving,
+    Release,
+    RestartDue,
+    ScheduleRestart,
+    ServicesEnded,
+    Started,
+    StopRequested,
+    StopTasks,
+    TaskFailed,
+    TaskFinished,
+    WorkerLost,
+)
 from sage.kernel.jobmanager.job_metrics import JobMeter, JobMetrics, JobResult
-from sage.kernel.jobmanager.job_state import JobStatus, check_transition
-from sage.kernel.jobmanager.recovery import SLOT, Recovery, task_name
+from sage.kernel.jobmanager.job_state import JobStatus
+from sage.kernel.jobmanager.local_deployment import LocalDeployment
+from sage.kernel.jobmanager.recovery import Recovery
 from sage.kernel.jobmanager.restore import RestoredJob
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import empty_engine_frames
 from sage.kernel.runtime.task.operator_context import JobContext
-from sage.kernel.runtime.task.task import Task
-
-if TYPE_CHECKING:
-    from sage.kernel.jobmanager.worker_deployment import WorkerDeployment
-    from sage.kernel.runtime.worker.worker_task import WorkerTask
 
 
 class Job:
     """A job: started once, watched by any thread, kept with its result when it is done.
+
+    What becomes of it is decided by its `JobMaster`, which one thread of the job owns: it hears what
+    tasks, timers and users tell, one fact at a time, and carries out what the master says.
 
     `await job` waits for the end without blocking the event loop and gives the `JobResult`.
 
@@ -58,7 +83,7 @@ class Job:
         on_end: Callable[[], list[Exception]] = list,
         recovery: Recovery | None = None,
         *,
-        workers: WorkerDeployment | None = None,
+        workers: Deployment | None = None,
     ) -> None:
         self.env_uuid = env_uuid
         self.graph = graph
@@ -66,26 +91,41 @@ class Job:
         self._callbacks: list[Callable[[Job], object]] = []
         self.name = context.job_name
         self.logger = get_logger(self.name)
-        self.error: BaseException | None = None
         self._clock: Clock = context.clock
-        self._status = JobStatus.CREATED
-        self._lock = threading.RLock()  # a signal handler may cancel while it is held
+        self._lock = threading.Lock()
         self._done = threading.Event()
         self._context = context
         self._recovery = recovery or Recovery()
-        self._attempt = 1
+        if self._recovery.checkpoints is not None:
+            self._recovery.checkpoints.on_leave = lambda: self._tell(Leaving())
         self._keep_alive = True
-        self._pause = Doorbell()
-        self._workers = workers
-        layout = None if workers is None else workers.graph
-        self._meter = JobMeter(graph, context.clock, layout)
-        self._tasks = self._make_tasks(self._recovery.restored)
-        self._left = len(self._tasks)
+        self._deployment = LocalDeployment(graph) if workers is None else workers
+        self._master = JobMaster(self._regions(), self._recovery.strategy, random.random)
+        self._facts: deque[Fact] = deque()
+        self._bell = Doorbell()
+        self._timers: list[tuple[float, RestartDue]] = []
+        self._meter = JobMeter(graph, context.clock, self._deployment.layout)
+        count = sum(map(len, self._deployment.regions))
+        self._tasks = self._make_tasks(range(count), 1, self._recovery.restored)
+        self._not_started: JobError | None = None
+        self._unclosed: list[Exception] = []
+
+    def _regions(self) -> tuple[tuple[int, ...], ...]:
+        """Return the tasks that are started again together."""
+        regions = self._deployment.regions
+        if self._recovery.failover == "region":
+            return regions
+        return (tuple(sorted(task for region in regions for task in region)),)
 
     @property
     def status(self) -> JobStatus:
         """Where the job is in its life."""
-        return self._status
+        return self._master.status
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the job has failed, or is being started again; None if it is neither."""
+        return self._master.cause
 
     def start(self, *, keep_alive: bool = True) -> None:
         """Start the tasks, each in a thread of its own.
@@ -97,84 +137,29 @@ class Job:
         Raises:
             JobError: the process can have no more threads; what had been started is closed again.
         """
-        with self._lock:
-            self._status = check_transition(self._status, JobStatus.RUNNING)
+        actions = self._master.take(Started(), self._clock.monotonic())
         self._meter.start()
         self._keep_alive = keep_alive
-        self._start_tasks()
+        try:
+            self._carry_out(actions)
+        finally:  # also after Ctrl-C: somebody has to end what has been started
+            self._start_serving()
+        if self._not_started is not None:
+            self.wait()
+            raise self._not_started
         if not keep_alive:
             atexit.register(self._end_with_process)
             self.add_done_callback(lambda _: atexit.unregister(self._end_with_process))
 
-    def _make_tasks(self, restored: RestoredJob) -> Sequence[Task | WorkerTask]:
-        """Make the tasks of an attempt."""
-        if self._workers is not None:
-            return self._workers.make_tasks(
-                self._context,
-                self._meter.counters,
-                restored,
-                lambda slot: self._reports(Subtask(SLOT, slot)),
-            )
-        return self._make_tasks_here(restored)
-
-    def _make_tasks_here(self, restored: RestoredJob) -> list[Task]:
-        """Make the tasks of this process; those that had ended have only to commit what was left."""
-        tasks = []
-        for vertex, counters in zip(self.graph.vertices, self._meter.counters, strict=True):
-            sources = self._uids(vertex, ReadSource)
-            has_ended = bool(sources) and sources <= restored.final_states.uids
-            task = Task(
-                self.graph.stream_graph,
-                vertex,
-                self._context,
-                counters,
-                restored=restored.states,
-                has_ended=has_ended,
-                reports=self._reports(Subtask(task_name(vertex.id))),
-            )
-            tasks.append(task)
-        return tasks
-
-    def _uids(self, vertex: JobVertex, kind: type[Operator] = Operator) -> frozenset[str]:
-        """Return the uids of the operators of a task that are of some kind."""
-        nodes = (self.graph.stream_graph.nodes[node] for node in vertex.nodes)
-        return frozenset(node.uid for node in nodes if isinstance(node.operator, kind))
-
-    def _start_tasks(self) -> None:
-        if self._recovery.checkpoints is not None:
-            tasks = {self._subtask(task.vertex): task for task in self._tasks}
-            uids = {subtask: self._uids(task.vertex) for subtask, task in tasks.items()}
-            running = {subtask: task for subtask, task in tasks.items() if not task.has_ended}
-            self._recovery.checkpoints.begin_attempt(self._attempt, running, uids)
-        for number, task in enumerate(self._tasks):
-            name = f"sage-{self.name}-{task.vertex.id + 1}"
-            thread = threading.Thread(
-                target=self._run, args=(task,), name=name, daemon=not self._keep_alive
-            )
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self._give_up(error, len(self._tasks) - number)
-
-    def _subtask(self, vertex: JobVertex) -> Subtask:
-        """Return the name under which the state of a task is kept."""
-        if self._workers is not None:
-            return Subtask(SLOT, vertex.id)
-        return Subtask(task_name(vertex.id))
-
-    def _reports(self, subtask: Subtask) -> CheckpointReports | None:
-        """Return who a task of this attempt answers to."""
-        checkpoints = self._recovery.checkpoints
-        return None if checkpoints is None else checkpoints.reports(subtask, self._attempt)
-
-    def _give_up(self, error: RuntimeError, left: int) -> NoReturn:
-        """End the job whose last `left` tasks have no thread to run in."""
-        told = JobError(f"the job {self.name!r} cannot start a thread: {error}")
-        told.__cause__ = error
-        for _ in range(left):
-            self._task_ended(told)
-        self.wait()
-        raise told
+    def _start_serving(self) -> None:
+        name, daemon = f"sage-{self.name}-master", not self._keep_alive
+        thread = threading.Thread(target=self._serve, name=name, daemon=daemon)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._not_started = self._no_thread(error)
+            self._tell(DeploymentFailed((), 1, self._not_started))
+            self._serve()
 
     def _end_with_process(self) -> None:
         self.cancel()
@@ -182,21 +167,15 @@ class Job:
 
     def stop(self) -> None:
         """Let the sources end here; what has been read is processed to the end."""
-        for task in self._tasks:
-            task.stop()
+        self._tell(StopRequested())
 
     def cancel(self) -> None:
         """Leave off after the batches at hand."""
-        with self._lock:
-            if self._status in (JobStatus.RUNNING, JobStatus.RESTARTING):
-                self._status = check_transition(self._status, JobStatus.CANCELLING)
-        self._pause.ring()
-        for task in self._tasks:
-            task.cancel()
+        self._tell(CancelRequested())
 
     def fail(self, reason: str) -> None:
         """End the job as failed, or start it again, because of something outside of its tasks."""
-        self._note_failure(JobError(reason))
+        self._tell(JobFailed(JobError(reason)))
 
     # ---- checkpoints
 
@@ -240,7 +219,7 @@ class Job:
     def suspend(self, timeout: float) -> None:
         """Take a last checkpoint if there are any, waiting for it for at most `timeout` seconds."""
         checkpoints = self._recovery.checkpoints
-        if checkpoints is None or self._status is not JobStatus.RUNNING:
+        if checkpoints is None or self.status is not JobStatus.RUNNING:
             return
         try:
             number = checkpoints.request(leave=True).result(timeout)
@@ -284,19 +263,19 @@ class Job:
             JobError: the job is not done.
         """
         if not self._done.is_set():
-            raise JobError(f"the job {self.name!r} is {self._status}; wait for it first")
+            raise JobError(f"the job {self.name!r} is {self.status}; wait for it first")
         if self.error is not None:
             raise self.error.with_traceback(None)
-        if self._status is JobStatus.CANCELED:
+        if self.status is JobStatus.CANCELED:
             raise JobCancelledError(f"the job {self.name!r} was cancelled")
-        return JobResult(self.name, self.env_uuid, self._status, self.metrics)
+        return JobResult(self.name, self.env_uuid, self.status, self.metrics)
 
     @property
     def metrics(self) -> JobMetrics:
         """The figures so far."""
         return self._meter.read(
             tuple(self._tasks),
-            restarts=self._attempt - 1,
+            restarts=self._master.restarts,
             checkpoints=self.checkpoint_statistics,
         )
 
@@ -314,115 +293,188 @@ class Job:
         yield from done
         return self.result()
 
-    def _run(self, task: Task | WorkerTask) -> None:
-        error: BaseException | None = None
+    # ---- facts in, actions out
+
+    def _tell(self, fact: Fact) -> None:
+        """Tell the master something; from any thread, and from handlers of signals."""
+        self._facts.append(fact)
+        self._bell.ring()
+
+    def _serve(self) -> None:
+        """Hear facts and carry out what follows, until the job is done."""
+        while not self._done.is_set():
+            while self._facts:
+                actions = self._master.take(self._facts.popleft(), self._clock.monotonic())
+                self._carry_out(actions)
+            if not self._done.is_set():
+                self._wait_for_facts()
+
+    def _wait_for_facts(self) -> None:
+        if not self._timers:
+            self._bell.wait()
+            return
+        due, fact = min(self._timers, key=itemgetter(0))
+        left = due - self._clock.monotonic()
+        if left > 0:
+            self._clock.wait(self._bell, left)
+        else:
+            self._timers.remove((due, fact))
+            self._facts.append(fact)
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Deploy():
+                    self._deploy(action)
+                case FailTasks():
+                    self._fail_tasks(action)
+                case CancelTasks():
+                    for number in action.tasks:
+                        self._tasks[number].cancel()
+                case StopTasks():
+                    for number in action.tasks:
+                        self._tasks[number].stop()
+                case ScheduleRestart():
+                    self._schedule_restart(action)
+                case _:
+                    self._end(action)
+
+    def _end(self, action: Release | CloseCheckpoints | CloseServices | Finish) -> None:
+        try:
+            match action:
+                case Release():
+                    self._deployment.release(action.tasks)
+                case CloseCheckpoints():
+                    self._close_checkpoints(action)
+                case CloseServices():
+                    self._deployment.close()
+                    self._unclosed += self._on_end()
+                case Finish():
+                    self._finish()
+        except Exception as error:  # noqa: BLE001 - told: the job has failed
+            self._unclosed.append(error)
+        if isinstance(action, CloseServices):
+            self._tell(ServicesEnded(tuple(self._unclosed)))
+
+    def _deploy(self, deploy: Deploy) -> None:
+        left = list(deploy.tasks)
+        try:
+            self._prepare(deploy)
+            self._start_threads(deploy.attempt, left)
+        except BaseException as error:
+            for number in left:  # Ctrl-C may have come when a thread was there and not yet known of
+                self._tasks[number].cancel()
+            self._tell(DeploymentFailed(tuple(left), deploy.attempt, error))
+            if not isinstance(error, Exception):
+                raise
+
+    def _prepare(self, deploy: Deploy) -> None:
+        """Make tasks; those of the first attempt have been made already."""
+        try:
+            if deploy.attempt > 1:
+                restored = self._recovery.latest()
+                made = self._make_tasks(deploy.tasks, deploy.attempt, restored)
+                tasks = list(self._tasks)
+                for number, task in zip(deploy.tasks, made, strict=True):
+                    tasks[number] = task
+                self._tasks = tasks
+            self._begin_checkpoints(deploy)
+        except Exception:
+            self.logger.exception("job %r cannot be restored", self.name)
+            raise
+
+    def _make_tasks(
+        self, tasks: Sequence[int], attempt: int, restored: RestoredJob
+    ) -> list[TaskHandle]:
+        """Make the tasks of an attempt."""
+
+        def reports(task: int) -> CheckpointReports | None:
+            checkpoints = self._recovery.checkpoints
+            if checkpoints is None:
+                return None
+            return checkpoints.reports(self._deployment.subtask(task), attempt)
+
+        context, counters = self._context, self._meter.counters
+        return self._deployment.make_tasks(tasks, context, counters, restored, reports)
+
+    def _begin_checkpoints(self, deploy: Deploy) -> None:
+        if self._recovery.checkpoints is None:
+            return
+        deployment = self._deployment
+        tasks = {deployment.subtask(number): self._tasks[number] for number in deploy.tasks}
+        uids = {deployment.subtask(number): deployment.uids(number) for number in deploy.tasks}
+        running = {subtask: task for subtask, task in tasks.items() if not task.has_ended}
+        self._recovery.checkpoints.begin_attempt(deploy.attempt, running, uids)
+
+    def _start_threads(self, attempt: int, left: list[int]) -> None:
+        """Start the threads of tasks; what is left could not be."""
+        while left:
+            number = left[0]
+            name = f"sage-{self.name}-{number + 1}"
+            run = partial(self._run, number, attempt, self._tasks[number])
+            thread = threading.Thread(target=run, name=name, daemon=not self._keep_alive)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._not_started = self._no_thread(error)
+                raise self._not_started from error
+            del left[0]
+
+    def _no_thread(self, error: RuntimeError) -> JobError:
+        told = JobError(f"the job {self.name!r} cannot start a thread: {error}")
+        told.__cause__ = error
+        return told
+
+    def _run(self, number: int, attempt: int, task: TaskHandle) -> None:
+        """Run a task, and tell what became of it."""
         try:
             task.run()
         except TaskCancelled:
-            pass
-        except BaseException as failure:  # noqa: BLE001 - kept as the job's error, raised by result()
-            error = failure
+            fact: Fact = TaskFinished(number, attempt, task.left_early)
+        except WorkerLostError as error:
+            fact = WorkerLost((number,), (attempt,), error)
+        except BaseException as error:  # noqa: BLE001 - told; kept as the job's error
             empty_engine_frames(error)
-        self._task_ended(error)
+            fact = TaskFailed(number, attempt, error)
+        else:
+            fact = TaskFinished(number, attempt, task.left_early)
+        self._tell(fact)
 
-    def _task_ended(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._note_failure(error)
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last and self._workers is not None:
-            self._workers.close()
-        if last and not self._start_again():
-            self._finish()
-
-    def _note_failure(self, error: BaseException) -> None:
-        with self._lock:
-            if self.error is None:
-                self.error = error
-                if self._status is JobStatus.RUNNING:
-                    self._status = check_transition(self._status, JobStatus.FAILING)
-        checkpoints = self._recovery.checkpoints
-        for task in self._tasks:
-            if checkpoints is not None:
-                subtask = self._subtask(task.vertex)
-                checkpoints.task_failed(subtask, self._attempt, str(error))
-            task.cancel()
-
-    def _start_again(self) -> bool:
-        """Start the tasks again after a failure, if the restart strategy says so."""
-        recovery, error = self._recovery, self.error
-        if error is None or self._status is not JobStatus.FAILING:
-            return False
-        delay = recovery.strategy.next(self._clock.monotonic(), random.random)
-        if delay is None or not isinstance(error, Exception):
-            return False
-        with self._lock:
-            self._status = check_transition(self._status, JobStatus.RESTARTING)
-        self.logger.warning(
-            "job %r failed and is started again in %.3g s: %s", self.name, delay, error
-        )
-        until = self._clock.monotonic() + delay
-        while self._status is JobStatus.RESTARTING and (
-            (left := until - self._clock.monotonic()) > 0
-        ):
-            self._clock.wait(self._pause, left)
-        return self._begin_attempt()
-
-    def _begin_attempt(self) -> bool:
-        try:
-            restored = self._recovery.latest()
-            self._attempt += 1
-            tasks = self._make_tasks(restored)
-        except Exception as error:
-            self.logger.exception("job %r cannot be restored", self.name)
-            with self._lock:
-                self.error = error
-                if self._status is JobStatus.RESTARTING:
-                    self._status = check_transition(self._status, JobStatus.FAILING)
-            return False
-        with self._lock:
-            if self._status is not JobStatus.RESTARTING:
-                self.error = None  # cancelled meanwhile
-                if self._workers is not None:
-                    self._workers.close()
-                return False
-            self.error = None
-            self._tasks = tasks
-            self._left = len(self._tasks)
-            self._status = check_transition(self._status, JobStatus.RUNNING)
-        self._start_tasks()
-        return True
-
-    def _finish(self) -> None:
+    def _fail_tasks(self, failure: FailTasks) -> None:
         checkpoints = self._recovery.checkpoints
         if checkpoints is not None:
-            left = any(task.left_early for task in self._tasks)
-            done = self.error is None and self._status is JobStatus.RUNNING and not left
-            cancelled = self._status is JobStatus.CANCELLING and self._recovery.delete_on_cancel
-            checkpoints.close(f"the job {self.name!r} is over", delete=done or cancelled)
-        failures = self._on_end()
-        if failures and self.error is None:
-            self.error = failures[0]
-            with self._lock:
-                if self._status is JobStatus.RUNNING:
-                    self._status = check_transition(self._status, JobStatus.FAILING)
-        with self._lock:
-            self._meter.end()
-            self._status = check_transition(self._status, self._end_state())
+            subtasks = [self._deployment.subtask(number) for number in failure.tasks]
+            checkpoints.tasks_failed(subtasks, failure.attempt, str(failure.cause))
+
+    def _schedule_restart(self, restart: ScheduleRestart) -> None:
+        part = "" if len(restart.tasks) == len(self._tasks) else "a part of "
+        self.logger.warning(
+            "%sjob %r failed and is started again in %.3g s: %s",
+            part,
+            self.name,
+            restart.delay,
+            restart.cause,
+        )
+        fact = RestartDue(restart.tasks, restart.attempt)
+        self._timers.append((self._clock.monotonic() + restart.delay, fact))
+
+    def _close_checkpoints(self, close: CloseCheckpoints) -> None:
+        checkpoints = self._recovery.checkpoints
+        if checkpoints is None:
+            return
+        done = close.status is JobStatus.RUNNING and not close.left_early
+        cancelled = close.status is JobStatus.CANCELLING and self._recovery.delete_on_cancel
+        checkpoints.close(f"the job {self.name!r} is over", delete=done or cancelled)
+
+    def _finish(self) -> None:
+        self._meter.end()
         self._meter.warn_of_unread(self.name)
-        self.logger.info("job %s: %s", self.env_uuid, self._status)
-        self._done.set()
+        self.logger.info("job %s: %s", self.env_uuid, self.status)
         with self._lock:
+            self._done.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
                 callback(self)
             except Exception:
                 self.logger.exception("a callback of job %r failed", self.name)
-
-    def _end_state(self) -> JobStatus:
-        if self.error is not None:
-            return JobStatus.FAILED
-        cancelling = self._status is JobStatus.CANCELLING
-        return JobStatus.CANCELED if cancelling else JobStatus.FINISHED

@@ -19,10 +19,9 @@ from sage.kernel.jobmanager.recovery import subtask_name
 from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.task.counters import Counters, record_counts
-from sage.kernel.runtime.task.task import Task
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.worker.worker_task import WorkerTask
+    from sage.kernel.jobmanager.deployment import TaskHandle
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class JobMeter:
 
     def read(
         self,
-        tasks: Sequence[Task | WorkerTask],
+        tasks: Sequence[TaskHandle],
         *,
         restarts: int,
         checkpoints: CheckpointStatistics,
@@ -158,7 +157,7 @@ class JobMeter:
         )
 
     def _read_slots(
-        self, tasks: Sequence[Task | WorkerTask], checkpoints: CheckpointStatistics
+        self, tasks: Sequence[TaskHandle], checkpoints: CheckpointStatistics
     ) -> list[SlotReading]:
         now_ms = self._clock.now_ms() if self._ended is None else None
         parts = {} if checkpoints.last is None else checkpoints.last.subtasks
@@ -168,9 +167,9 @@ class JobMeter:
                 record_counts(self._graph, counters),
                 task.watermarks,
                 now_ms,
-                parts.get(subtask_name(task.vertex.id, in_slot=self._has_layout)),
+                parts.get(subtask_name(number, in_slot=self._has_layout)),
             )
-            for task, counters in zip(tasks, self.counters, strict=True)
+            for number, (task, counters) in enumerate(zip(tasks, self.counters, strict=True))
         ]
 
     def _seconds(self) -> float:
@@ -203,7 +202,7 @@ class JobMeter:
         return ", ".join(sorted(map(repr, read))) or "none"
 
 
-def _total_count(tasks: Sequence[Task | WorkerTask]) -> int | None:
+def _total_count(tasks: Sequence[TaskHandle]) -> int | None:
     counts = [count for task in tasks for count in task.total_counts()]
     known = [count for count in counts if count is not None]
     return sum(known) if counts and len(known) == len(counts) else None

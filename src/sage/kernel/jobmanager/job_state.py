@@ -1,4 +1,4 @@
-"""The states of a job and every legal transition between them, in one table. Pure."""
+"""The states of a job and of its regions, and every legal transition, in one table each. Pure."""
 
 from __future__ import annotations
 
@@ -44,6 +44,30 @@ TRANSITIONS: Final[dict[JobStatus, frozenset[JobStatus]]] = {
 }
 
 
+class RegionStatus(StrEnum):
+    """Where a region is: those tasks of a job that fail and are started again together."""
+
+    CREATED = "CREATED"
+    RUNNING = "RUNNING"
+    FAILING = "FAILING"
+    RESTARTING = "RESTARTING"
+    ENDING = "ENDING"
+    ENDED = "ENDED"
+
+
+REGION_TRANSITIONS: Final[dict[RegionStatus, frozenset[RegionStatus]]] = {
+    RegionStatus.CREATED: frozenset({RegionStatus.RUNNING, RegionStatus.ENDED}),
+    RegionStatus.RUNNING: frozenset(
+        {RegionStatus.FAILING, RegionStatus.ENDING, RegionStatus.ENDED}
+    ),
+    RegionStatus.FAILING: frozenset({RegionStatus.RESTARTING, RegionStatus.ENDING}),
+    RegionStatus.RESTARTING: frozenset({RegionStatus.RUNNING, RegionStatus.ENDED}),
+    RegionStatus.ENDING: frozenset({RegionStatus.ENDED}),
+    RegionStatus.ENDED: frozenset(),
+}
+"""A region is `FAILING` until its tasks have ended, to be started again; `ENDING`: not to be."""
+
+
 def check_transition(current: JobStatus, following: JobStatus) -> JobStatus:
     """Return `following` if a job may go there from `current`.
 
@@ -52,4 +76,15 @@ def check_transition(current: JobStatus, following: JobStatus) -> JobStatus:
     """
     if following not in TRANSITIONS[current]:
         raise JobStateError(f"a job that is {current} cannot become {following}")
+    return following
+
+
+def check_region_transition(current: RegionStatus, following: RegionStatus) -> RegionStatus:
+    """Return `following` if a region may go there from `current`.
+
+    Raises:
+        JobStateError: it may not.
+    """
+    if following not in REGION_TRANSITIONS[current]:
+        raise JobStateError(f"a region that is {current} cannot become {following}")
     return following

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sage.kernel.checkpoint.messages import Subtask
-from sage.kernel.checkpoint.restart_strategy import NoRestart, RestartStrategy
+from sage.kernel.checkpoint.restart_strategy import Failover, NoRestart, RestartStrategy
 from sage.kernel.jobmanager.checkpointing import Checkpointing
 from sage.kernel.jobmanager.restore import RestoredJob
 
@@ -18,6 +18,7 @@ class Recovery:
 
     Attributes:
         strategy: Whether and when it is started again.
+        failover: What is: the `"region"` that has failed, or `"full"`: all of the job.
         checkpoints: Takes its checkpoints; None: none are taken.
         restored: What the first attempt goes on from.
         read_latest: Returns what a further attempt goes on from.
@@ -25,6 +26,7 @@ class Recovery:
     """
 
     strategy: RestartStrategy = field(default_factory=NoRestart)
+    failover: Failover = "region"
     checkpoints: Checkpointing | None = None
     restored: RestoredJob = field(default_factory=RestoredJob)
     read_latest: Callable[[], RestoredJob | None] = lambda: None

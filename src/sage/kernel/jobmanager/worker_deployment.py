@@ -10,6 +10,9 @@ from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import WriteSink
+from sage.kernel.checkpoint.messages import Subtask
+from sage.kernel.jobmanager.deployment import TaskHandle
+from sage.kernel.jobmanager.recovery import subtask_name
 from sage.kernel.jobmanager.restore import RestoredJob
 from sage.kernel.runtime.exchange.exchange import SlotExchange
 from sage.kernel.runtime.exchange.links import Links, Mesh, mesh_token
@@ -17,6 +20,8 @@ from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.operator_context import JobContext
 from sage.kernel.runtime.task.task import Task
+from sage.kernel.runtime.task.task_start import TaskStart
+from sage.kernel.runtime.worker.idle_workers import IdleWorkers
 from sage.kernel.runtime.worker.order import SlotSettings, WorkerOrder
 from sage.kernel.runtime.worker.worker_task import WorkerTask
 
@@ -25,7 +30,10 @@ CHANNEL_BYTES: Final = 4 << 20
 
 @dataclass
 class WorkerDeployment:
-    """The processes of a job, and what joins them; made anew for every attempt.
+    """Implements `Deployment`: each slot is a task, and has a process of its own.
+
+    What joins the processes is made anew for each attempt. A process goes on to the next attempt of its
+    slot if it has ended the one before in order.
 
     Attributes:
         graph: The subtasks of the job.
@@ -36,26 +44,43 @@ class WorkerDeployment:
     graph: ExecutionGraph
     settings: Callable[[], SlotSettings]
     channel_bytes: int = CHANNEL_BYTES
-    _attempt: int = 0
-    _mesh: Mesh | None = None
+    _meshes_made: int = 0
+    _meshes: list[Mesh] = field(default_factory=list)
     _links: Links | None = None
+    _idle: IdleWorkers = field(default_factory=IdleWorkers)
     _token: str = field(default_factory=mesh_token)
 
     @property
-    def slots(self) -> int:
-        """How many tasks an attempt has."""
-        return self.graph.workers + self.graph.has_client_slot
+    def regions(self) -> tuple[tuple[int, ...], ...]:
+        """The slots that hang together by exchanges."""
+        return self.graph.regions()
+
+    @property
+    def layout(self) -> ExecutionGraph:
+        """The subtasks of the job."""
+        return self.graph
+
+    def subtask(self, task: int) -> Subtask:
+        """Return the name under which the state of a slot is kept."""
+        return subtask_name(task, in_slot=True)
+
+    def uids(self, task: int) -> frozenset[str]:
+        """Return the uids of the operators that a slot runs."""
+        nodes = self.graph.stream_graph.nodes
+        return frozenset(nodes[node].uid for node in self.graph.nodes_of(task))
 
     def make_tasks(
         self,
+        tasks: Sequence[int],
         context: JobContext,
         counters: Sequence[Counters],
         restored: RestoredJob,
         reports: Callable[[int], CheckpointReports | None],
-    ) -> Sequence[Task | WorkerTask]:
+    ) -> list[TaskHandle]:
         """Make the channels and the tasks of an attempt.
 
         Args:
+            tasks: The slots.
             context: What the task in this process shares with the job.
             counters: Where each slot counts.
             restored: What the attempt goes on from.
@@ -66,58 +91,75 @@ class WorkerDeployment:
             QueueError: a channel cannot be made.
             OSError: there is no space for them.
         """
-        self.close()
-        self._attempt += 1
-        mesh = Mesh.of(self.graph, f"{self._token}.{self._attempt}", self.channel_bytes)
-        mesh.create()
-        self._mesh = mesh
+        self.release(tasks)
+        states = restored.slots or ({},) * (self.graph.workers + self.graph.has_client_slot)
+        sent, settings, made = _for_workers(self.graph), self.settings(), list[TaskHandle]()
         try:
-            sent, settings = _for_workers(self.graph), self.settings()
-            states = restored.slots or ({},) * self.slots
-            tasks: list[Task | WorkerTask] = []
-            for slot in range(self.graph.workers):
-                order = WorkerOrder(sent, mesh, slot, settings, states[slot], context.checkpoints)
-                tasks.append(WorkerTask(order, counters[slot], reports(slot)))
-            if self.graph.has_client_slot:
-                timeout, own = settings.buffer_timeout, self.graph.workers
-                exchange = self._client_exchange(context, timeout, mesh)
-                task = Task(
-                    self.graph.stream_graph,
-                    JobVertex(own, self.graph.nodes_of(own), "client"),
-                    context,
-                    counters[own],
-                    restored=states[own],
-                    reports=reports(own),
-                    exchange=exchange,
-                )
-                tasks.append(task)
+            meshes = self._join(tasks)
+            for slot in tasks:
+                if slot == self.graph.workers:
+                    start = TaskStart(states[slot], reports=reports(slot))
+                    timeout = settings.buffer_timeout
+                    made.append(
+                        self._client_task(context, counters[slot], start, timeout, meshes[slot])
+                    )
+                else:
+                    mesh, takes = meshes[slot], context.checkpoints
+                    order = WorkerOrder(sent, mesh, slot, settings, states[slot], takes)
+                    made.append(WorkerTask(order, counters[slot], self._idle, reports(slot)))
         except BaseException:
-            self.close()
+            self.release(tasks)
             raise
-        return tasks
+        return made
 
-    def _client_exchange(
-        self, context: JobContext, buffer_timeout: float, mesh: Mesh
-    ) -> SlotExchange:
-        """Make the end of the exchanges of this process, which gives records back to the program."""
-        self._links = Links(mesh, self.graph.workers)
-        return SlotExchange(
+    def _join(self, tasks: Sequence[int]) -> dict[int, Mesh]:
+        """Make the channels between these slots; return to each those of its region."""
+        found = dict[int, Mesh]()
+        for region in self.regions:
+            if region[0] in tasks:
+                self._meshes_made += 1
+                token = f"{self._token}.{self._meshes_made}"
+                mesh = Mesh.of(self.graph, token, self.channel_bytes, region)
+                mesh.create()
+                self._meshes.append(mesh)
+                found |= dict.fromkeys(region, mesh)
+        return found
+
+    def _client_task(
+        self,
+        context: JobContext,
+        counters: Counters,
+        start: TaskStart,
+        buffer_timeout: float,
+        mesh: Mesh,
+    ) -> Task:
+        """Make the task of this process, which gives records back to the program."""
+        slot = self.graph.workers
+        self._links = Links(mesh, slot)
+        exchange = SlotExchange(
             self.graph,
-            self.graph.workers,
+            slot,
             self._links,
             batch_size=context.batch_size,
             buffer_timeout=buffer_timeout,
             monotonic=context.clock.monotonic,
         )
+        vertex = JobVertex(slot, self.graph.nodes_of(slot), "client")
+        return Task(self.graph.stream_graph, vertex, context, counters, start, exchange=exchange)
 
-    def close(self) -> None:
-        """Remove the channels. The tasks must have ended."""
-        if self._links is not None:
+    def release(self, tasks: Sequence[int]) -> None:
+        """Remove the channels of these slots, none of which is running any more."""
+        if self._links is not None and self.graph.workers in tasks:
             self._links.close()
             self._links = None
-        if self._mesh is not None:
-            self._mesh.remove()
-            self._mesh = None
+        for mesh in self._meshes[:]:
+            if mesh.slots[0] in tasks:
+                mesh.remove()
+                self._meshes.remove(mesh)
+
+    def close(self) -> None:
+        """End the processes that wait for another attempt."""
+        self._idle.close()
 
 
 def _for_workers(graph: ExecutionGraph) -> ExecutionGraph:

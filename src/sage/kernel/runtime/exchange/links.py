@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ _OWNER: Final = re.compile(r"sage-x(\d+)-")
 
 @dataclass(frozen=True)
 class Mesh:
-    """The names of the channels of one attempt of a job.
+    """The names of the channels of one attempt of those slots of a job that hang together.
 
     Attributes:
         token: Stands for the attempt.
@@ -44,17 +44,18 @@ class Mesh:
     channel_bytes: int
 
     @classmethod
-    def of(cls, graph: ExecutionGraph, token: str, channel_bytes: int) -> Mesh:
-        """Return the channels that the exchanges of a job need."""
+    def of(
+        cls, graph: ExecutionGraph, token: str, channel_bytes: int, slots: Sequence[int]
+    ) -> Mesh:
+        """Return the channels that the exchanges between some slots of a job need."""
         pairs = {
             (sender, receiver)
             for exchange in graph.exchanges
             for sender in exchange.senders
             for receiver in exchange.receivers
-            if sender != receiver
+            if sender != receiver and sender in slots and receiver in slots
         }
-        slots = tuple(range(graph.workers + graph.has_client_slot))
-        return cls(token, slots, tuple(sorted(pairs)), channel_bytes)
+        return cls(token, tuple(slots), tuple(sorted(pairs)), channel_bytes)
 
     def bell(self, slot: int) -> str:
         """Return the name of a slot's doorbell."""

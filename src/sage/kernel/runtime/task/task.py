@@ -24,11 +24,7 @@ from sage.dataflow.operator.record_wise import LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps
 from sage.kernel.runtime.exchange.figures import SlotFigures, SlotMeter
-from sage.kernel.runtime.task.checkpoint_orders import (
-    CheckpointReports,
-    SnapshotFigures,
-    TakeState,
-)
+from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
@@ -37,8 +33,8 @@ from sage.kernel.runtime.task.fusion import Fuser
 from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
 from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
-from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.runtime.task.segment import Deliver
+from sage.kernel.runtime.task.task_start import TaskStart
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
@@ -92,11 +88,8 @@ class Task:
         vertex: Which part of it this task runs.
         job: What all tasks of the job share.
         counters: Where to count.
-        restored: What operators find of an earlier attempt, by their uid.
-        has_ended: Whether its input had ended by then: only what was not committed is left to do.
+        start: With what it begins.
         exchange: What joins this slot with others; None: all of the job is in this task.
-        reports: Who is told about checkpoints. When the input has ended, the task goes on obeying
-            orders until it is told to leave. None: no checkpoints are taken.
     """
 
     def __init__(
@@ -105,10 +98,8 @@ class Task:
         vertex: JobVertex,
         job: JobContext,
         counters: Counters,
+        start: TaskStart,
         *,
-        restored: Mapping[str, RestoredState] | None = None,
-        has_ended: bool = False,
-        reports: CheckpointReports | None = None,
         exchange: SlotExchange | None = None,
     ) -> None:
         self.vertex = vertex
@@ -127,14 +118,14 @@ class Task:
         self._stopping = self._stopped = self._closing = False
         self._cancelled: list[bool] = []  # a flag that a loop can look at for next to nothing
         self._orders: deque[Order] = deque()
-        self._reports = reports
+        self._reports = start.reports
         self._wanted: TakeState | None = None
         self._ended_nodes: set[int] = set()
         self.last_checkpoint = 0
         self._leaving = self._holding = False
         self.input_ended = False
-        self._restored = restored or {}
-        self.has_ended = has_ended
+        self._restored = start.restored
+        self.has_ended = start.has_ended
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
         self._inlets: list[_Inlet] = []

@@ -73,6 +73,19 @@ class WorkerOrder:
 
 
 @dataclass(frozen=True)
+class NextOrder:
+    """Run this now: the slot before has ended. What is told afterwards is for the new one.
+
+    Attributes:
+        last_checkpoint: The number of the last checkpoint before.
+        order: A `WorkerOrder`, pickled.
+    """
+
+    last_checkpoint: int
+    order: bytes
+
+
+@dataclass(frozen=True)
 class Stop:
     """Let the sources end here."""
 
@@ -231,7 +244,7 @@ Message = Counted | Logged | Printed | Report | Ended | Failed
 """What a worker tells."""
 
 
-def write_message(pipe: IO[bytes], message: Message | Command) -> None:
+def write_message(pipe: IO[bytes], message: Message | Command | NextOrder) -> None:
     """Write a message into a pipe."""
     frame = pickle.dumps(message, 5)
     pipe.write(len(frame).to_bytes(_LENGTH_BYTES, "big") + frame)

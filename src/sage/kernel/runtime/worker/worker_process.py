@@ -1,8 +1,9 @@
 """The program that runs a slot: `python -m sage.kernel.runtime.worker`.
 
 It is told what to run by a file that it inherits, is stopped and cancelled through standard input,
-and tells what becomes of it through what was its standard output. It ends when standard input ends:
-also when the process that started it is killed.
+and tells what becomes of it through what was its standard output. When the slot has ended, it waits to
+be told what to run next. It ends when standard input ends: also when the process that started it is
+killed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import logging
 import os
 import pickle
+import queue
 import signal
 import sys
 import threading
@@ -32,6 +34,7 @@ from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.operator_context import JobContext
 from sage.kernel.runtime.task.operator_state import StatePart
 from sage.kernel.runtime.task.task import Task
+from sage.kernel.runtime.task.task_start import TaskStart
 from sage.kernel.runtime.worker.order import (
     AbortCheckpoint,
     Cancel,
@@ -45,6 +48,7 @@ from sage.kernel.runtime.worker.order import (
     Leave,
     Logged,
     Message,
+    NextOrder,
     Printed,
     StateRefused,
     StateTaken,
@@ -107,9 +111,9 @@ class _Lines(io.TextIOBase):
         return len(text)
 
     def finish(self) -> None:
-        """Send what has been begun."""
+        """Send what has been begun, as a line of its own."""
         for text in self._begun.values():
-            self._teller.tell(Printed(text))
+            self._teller.tell(Printed(text + "\n"))
         self._begun.clear()
 
 
@@ -196,14 +200,13 @@ class Slot:
             JobVertex(order.slot, order.graph.nodes_of(order.slot), f"slot {order.slot}"),
             context,
             self._counters,
-            restored=order.restored,
-            reports=_Reports(teller) if order.checkpoints else None,
+            TaskStart(order.restored, reports=_Reports(teller) if order.checkpoints else None),
             exchange=exchange,
         )
         self.task.last_checkpoint = last_checkpoint
 
-    def run(self) -> None:
-        """Run the slot to its end and tell what became of it."""
+    def run(self) -> Message:
+        """Run the slot to its end; return what became of it."""
         telling = threading.Thread(target=self._tell, name="sage-worker-figures", daemon=True)
         telling.start()
         last: Message = Ended()
@@ -221,7 +224,15 @@ class Slot:
         self._ended.set()
         telling.join()
         self._tell_counts()
-        self._teller.tell(last)
+        return last
+
+    def leave_orphaned(self) -> None:
+        """Leave off, whatever a function is doing: the parent has ended."""
+        self.is_orphan = True
+        self.task.cancel()
+        timer = threading.Timer(_ORPHAN_SECONDS, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
 
     def obey(self, command: Command) -> None:
         """Do as the parent says."""
@@ -251,41 +262,102 @@ class Slot:
         )
 
 
-def _listen(slot: Slot) -> None:
-    """Do as the parent says, and end with it."""
-    with os.fdopen(os.dup(0), "rb") as pipe:
-        while (command := read_message(pipe)) is not None:
-            slot.obey(command)
-    slot.is_orphan = True
-    slot.task.cancel()
-    timer = threading.Timer(_ORPHAN_SECONDS, os._exit, (1,))  # whatever a function is doing
-    timer.daemon = True
-    timer.start()
+class Orders:
+    """What the parent says: to the slot that runs, and what to run next."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slot: Slot | None = None
+        self._early: list[Command] = []
+        self._over = False
+        self._next: queue.SimpleQueue[NextOrder | None] = queue.SimpleQueue()
+
+    def listen(self) -> None:
+        """Hear what the parent says until it has ended."""
+        with os.fdopen(os.dup(0), "rb") as pipe:
+            while (told := read_message(pipe)) is not None:
+                self._take(told)
+        with self._lock:
+            self._over = True
+            if self._slot is not None:
+                self._slot.leave_orphaned()
+        self._next.put(None)
+
+    def _take(self, told: Command | NextOrder) -> None:
+        with self._lock:
+            if isinstance(told, NextOrder):
+                self._early.clear()  # it was for a slot that has ended
+                self._next.put(told)
+            elif self._slot is not None:
+                self._slot.obey(told)
+            else:
+                self._early.append(told)
+
+    def begin(self, slot: Slot) -> None:
+        """Let a slot hear what is for it."""
+        with self._lock:
+            self._slot = slot
+            for command in self._early:
+                slot.obey(command)
+            self._early.clear()
+            if self._over:
+                slot.leave_orphaned()
+
+    def end(self) -> None:
+        """Let go of the slot, which has ended."""
+        with self._lock:
+            self._slot = None
+
+    def wait_next(self) -> NextOrder | None:
+        """Return what to run next; None if there is nothing more."""
+        return self._next.get()
 
 
 def main() -> int:
-    """Read the order and run it."""
+    """Read the order and run it, and those that follow."""
     # Ctrl-C is for the program that submitted the job, which ends it in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     teller = Teller(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     lines = _Lines(teller)
     sys.stdout = lines
+    orders = Orders()
+    threading.Thread(target=orders.listen, name="sage-worker-orders", daemon=True).start()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    order: NextOrder | None = None
     try:
-        with os.fdopen(int(sys.argv[1]), "rb") as file:
-            file.seek(0)
-            path, level, last_checkpoint, pickled = pickle.load(file)  # noqa: S301 - our parent's
-        sys.path[:] = path
-        logging.getLogger().addHandler(_LogHandler(teller))
-        logging.getLogger("sage").setLevel(level)
-        order: WorkerOrder = cloudpickle.loads(pickled)
-        slot = Slot(order, last_checkpoint, teller)
+        order = _first_order(teller)
+        while order is not None:
+            last = _run(order, orders, teller)
+            lines.finish()
+            teller.tell(last)
+            order = orders.wait_next()
+            gc.collect()  # what is left of the slot before would be frozen with the next one
     except BaseException as error:  # noqa: BLE001 - told to the parent, which raises it
         teller.tell(Failed.of(error))
         return 1
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
-    threading.Thread(target=_listen, args=(slot,), name="sage-worker-orders", daemon=True).start()
-    slot.run()
-    lines.finish()
     return 0
+
+
+def _first_order(teller: Teller) -> NextOrder:
+    """Read the file that was inherited, and do as it says about imports and logs."""
+    with os.fdopen(int(sys.argv[1]), "rb") as file:
+        file.seek(0)
+        path, level, last_checkpoint, pickled = pickle.load(file)  # noqa: S301 - our parent's
+    sys.path[:] = path
+    logging.getLogger().addHandler(_LogHandler(teller))
+    logging.getLogger("sage").setLevel(level)
+    return NextOrder(last_checkpoint, pickled)
+
+
+def _run(order: NextOrder, orders: Orders, teller: Teller) -> Message:
+    """Run a slot; nothing of it is left when this returns."""
+    told: WorkerOrder = cloudpickle.loads(order.order)
+    slot = Slot(told, order.last_checkpoint, teller)
+    gc.freeze()
+    orders.begin(slot)
+    try:
+        return slot.run()
+    finally:
+        orders.end()
+        gc.unfreeze()

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any, Final
 
-from sage.common.errors import JobError
+from sage.common.errors import JobError, OperatorError, WorkerLostError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.kernel.runtime.exchange.figures import SlotFigures
@@ -22,6 +22,7 @@ from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.task.checkpoint_orders import CheckpointReports, TakeState
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.expansion import TaskCancelled
+from sage.kernel.runtime.worker.idle_workers import IdleWorkers, close_pipes
 from sage.kernel.runtime.worker.order import (
     AbortCheckpoint,
     Cancel,
@@ -35,6 +36,7 @@ from sage.kernel.runtime.worker.order import (
     Leave,
     Logged,
     Message,
+    NextOrder,
     Printed,
     StateRefused,
     StateTaken,
@@ -55,6 +57,8 @@ class WorkerTask:
     Args:
         order: What it runs.
         counters: Where to note what it has counted.
+        idle: Processes that have run slots before, and where this one's goes if another attempt may
+            follow.
         reports: Who is told about checkpoints; None: none are taken.
 
     Attributes:
@@ -73,8 +77,10 @@ class WorkerTask:
         self,
         order: WorkerOrder,
         counters: Counters,
+        idle: IdleWorkers,
         reports: CheckpointReports | None = None,
     ) -> None:
+        self._idle = idle
         self.input_ended = self._left = self._has_counted = False
         self.last_checkpoint = 0
         self._reports = reports
@@ -104,29 +110,35 @@ class WorkerTask:
         return None if self._process is None else self._process.pid
 
     def run(self) -> None:
-        """Start the process and listen to it until it ends.
+        """Start the process, or let one that waits go on, and listen to it until the slot has ended.
 
         Raises:
             OperatorError: a function, source or sink failed.
-            JobError: the process died.
+            WorkerLostError: the process died, or has not been heard of.
             TaskCancelled: the slot was cancelled.
         """
         if Cancel() in self._said:
             raise TaskCancelled
-        self._start()
-        process = self._process
-        assert process is not None
+        process = self._start()
+        code, error, goes_on = 0, None, False
         try:
             last = self._listen(process)
-            code = self._wait_end(process)
+            error = last.unwrap(self._name) if isinstance(last, Failed) else None
+            goes_on = self._may_go_on(last, error)
+            code = 0 if goes_on else self._wait_end(process)
         finally:
-            self._let_go(process)
+            self._let_go(process, end=not goes_on)
         if Cancel() in self._said:
             raise TaskCancelled
-        if isinstance(last, Failed):
-            raise last.unwrap(self._name)
+        if error is not None:
+            raise error
         if last is None:
-            raise JobError(f"{self._name} died ({_how(code)})")
+            raise WorkerLostError(f"{self._name} died ({_how(code)})")
+
+    def _may_go_on(self, last: Message | None, error: BaseException | None) -> bool:
+        """Say whether the process may run another attempt: the slot was ended or failed in order."""
+        ended = isinstance(last, Ended) and Cancel() in self._said
+        return ended or isinstance(error, OperatorError)
 
     def stop(self) -> None:
         """Let the sources end here."""
@@ -173,23 +185,42 @@ class WorkerTask:
 
     # ---- the process
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
+        order, self._order = self._order, None
+        assert order is not None
+        process = self._idle.take(self.vertex.id)
+        if process is None or not self._go_on(process, order):
+            process = self._spawn(order)
+        with self._lock:
+            self._process = process
+            for command in self._said:
+                self._tell(process, command)
+        return process
+
+    def _go_on(self, process: subprocess.Popen[bytes], order: bytes) -> bool:
+        """Give a process that waits its next order; false if it has died."""
+        assert process.stdin is not None
+        try:
+            write_message(process.stdin, NextOrder(self.last_checkpoint, order))
+        except BrokenPipeError:
+            process.kill()
+            process.wait()
+            close_pipes(process)
+            return False
+        return True
+
+    def _spawn(self, order: bytes) -> subprocess.Popen[bytes]:
         with os.fdopen(os.memfd_create("sage-worker-order"), "wb") as file:
             level = logging.getLogger("sage").getEffectiveLevel()
-            pickle.dump((sys.path, level, self.last_checkpoint, self._order), file)
+            pickle.dump((sys.path, level, self.last_checkpoint, order), file)
             file.flush()
-            self._order = None
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and program
                 [sys.executable, "-m", "sage.kernel.runtime.worker", str(file.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 pass_fds=(file.fileno(),),
             )
-        with self._lock:
-            self._process = process
-            for command in self._said:
-                self._tell(process, command)
 
     def _say(self, command: Command) -> None:
         with self._lock:
@@ -223,7 +254,8 @@ class WorkerTask:
                     return message
                 self._heard(message)
         process.kill()
-        raise JobError(f"{self._name} has not been heard of for {patience:g} s and is killed")
+        told = f"{self._name} has not been heard of for {patience:g} s and is killed"
+        raise WorkerLostError(told)
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, Counted):
@@ -251,6 +283,9 @@ class WorkerTask:
                 reports.committed(message.checkpoint_id)
 
     def _wait_end(self, process: subprocess.Popen[bytes]) -> int:
+        with self._lock, suppress(BrokenPipeError):
+            assert process.stdin is not None
+            process.stdin.close()  # it waits for another order otherwise
         try:
             return process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -258,18 +293,18 @@ class WorkerTask:
             process.kill()
             return process.wait()
 
-    def _let_go(self, process: subprocess.Popen[bytes]) -> None:
-        if process.poll() is None:
+    def _let_go(self, process: subprocess.Popen[bytes], *, end: bool) -> None:
+        if end and process.poll() is None:
             process.kill()
             process.wait()
         with self._lock:
             self._process = None
             if self._killer is not None:
                 self._killer.cancel()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+        if end:
+            close_pipes(process)
+        else:
+            self._idle.keep(self.vertex.id, process)
 
 
 def _write(pipe: IO[bytes] | None, command: Command) -> None:
