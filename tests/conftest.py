@@ -48,15 +48,16 @@ def _meet_in_a_directory_of_our_own(config):
 def pytest_xdist_make_scheduler(config, log):
     """Give whole files to the processes, in the order in which they are found.
 
-    All that needs a Ray goes to the same process, one file after the other: two Rays at a time take
-    the processors from each other and from what is measured in seconds.
+    All that needs a Ray goes to the same process, one file after the other, and all that needs a
+    Kafka: two at a time take the processors from each other and from what is measured in seconds.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = Path(nodeid.partition("::")[0])
-            return "ray" if "ray" in (*file.parts, *file.stem.split("_")) else str(file)
+            words = {*file.parts, *file.stem.split("_")}
+            return next((engine for engine in ("ray", "kafka") if engine in words), str(file))
 
     config.option.loadscopereorder = False  # the longest file is not the one with the most tests
     return ByFile(config, log)
