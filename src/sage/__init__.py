@@ -84,6 +84,7 @@ from sage.dataflow.function.source import (
     Source,
     SourceFunction,
     SourceReader,
+    SplitBatch,
     StopSignal,
 )
 from sage.dataflow.function.transform import (
@@ -244,6 +245,7 @@ __all__ = [
     "SourceFunction",
     "SourceReader",
     "Spill",
+    "SplitBatch",
     "SplitStream",
     "StateError",
     "StateTtl",

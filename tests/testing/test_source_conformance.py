@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage.dataflow.function.source import Source, SourceReader
+from sage.dataflow.function.source import Source, SourceReader, SplitBatch
 from sage.testing import check_source
 
 
@@ -98,6 +98,98 @@ class ClosesOnce(Numbers):
             self.closed = True
 
 
+class Apart(Source):
+    """Correct: tells its splits apart, and gives them in another order at each run."""
+
+    runs = 0
+
+    def list_splits(self):
+        return ("a", "b")
+
+    def create_reader(self, splits, context):
+        Apart.runs += 1
+        return self.Reader(splits, Apart.runs)
+
+    class Reader(SourceReader):
+        poll_interval = None
+
+        def __init__(self, splits, run):
+            names = sorted(splits, reverse=run % 2)
+            self.position = {name: splits[name] or 0 for name in names}
+            self.open_splits = frozenset(names)
+
+        def read_batch(self, max_records):
+            for split, position in self.position.items():
+                batch = SplitBatch(
+                    split, [f"{split}{n}" for n in range(3)][position:][:max_records]
+                )
+                if batch:
+                    self.position[split] += len(batch)
+                    return batch
+            return None
+
+        def snapshot(self):
+            return dict(self.position)
+
+
+class UntoldSplits(Apart):
+    class Reader(Apart.Reader):
+        def read_batch(self, max_records):
+            batch = super().read_batch(max_records)
+            return batch and list(batch)
+
+
+class UnknownSplit(Apart):
+    class Reader(Apart.Reader):
+        def read_batch(self, max_records):
+            batch = super().read_batch(max_records)
+            return batch and SplitBatch("x", batch)
+
+
+class MixesSplits(Apart):
+    class Reader(Apart.Reader):
+        def __init__(self, splits, run):
+            super().__init__(splits, run)
+            self.run = run
+
+        def read_batch(self, max_records):
+            batch = super().read_batch(max_records)
+            return batch and SplitBatch("ab"[self.run % 2], batch)
+
+
+class NoSuchSubtask(Numbers):
+    def subtask_of(self, split, place, parallelism):
+        return parallelism
+
+
+class ForgetsHowItDeals(Numbers):
+    def __reduce__(self):
+        return (Numbers, ())
+
+    def list_splits(self):
+        return ("", "b")
+
+    def subtask_of(self, split, place, parallelism):
+        return 0
+
+
+class OddGauge(Numbers):
+    class Reader(Numbers.Reader):
+        def gauges(self):
+            return {"lag": "much"}
+
+
+def test_splits_that_are_told_apart_have_an_order_of_their_own():
+    found = check_source(Apart, ["b0", "b1", "b2", "a0", "a1", "a2"])
+    assert sorted(found) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    with pytest.raises(AssertionError, match="'c0' is missing"):
+        check_source(Apart, ["c0"])
+    with pytest.raises(AssertionError, match="come besides what is expected"):
+        check_source(Apart, ["b0", "b1", "b2", "a0", "a1"])
+    with pytest.raises(AssertionError, match="split 'a'.* they differ from index 0 on"):
+        check_source(MixesSplits)
+
+
 def test_a_correct_source_passes():
     assert check_source(Numbers) == check_source(Numbers, range(5)) == [0, 1, 2, 3, 4]
 
@@ -115,6 +207,10 @@ def test_a_correct_source_passes():
         (ForgetsASplit, r"snapshot\(\) names the splits \[\]"),
         (NeverEnds, "gave no record for 0.01 s and did not end"),
         (ClosesOnce, "closed twice"),
+        (UntoldSplits, "returned a list"),
+        (UnknownSplit, "a batch is of 'x', not in"),
+        (ForgetsHowItDeals, "after the source was pickled"),
+        (OddGauge, "gauges.. gives lag as 'much', no number"),
     ],
 )
 def test_what_is_wrong_is_found(source, message):
@@ -125,3 +221,8 @@ def test_what_is_wrong_is_found(source, message):
 def test_other_records_than_expected_are_found():
     with pytest.raises(AssertionError, match=r"index 4 on: found \[4\], expected \[5\]"):
         check_source(Numbers, [0, 1, 2, 3, 5])
+
+
+def test_a_subtask_that_there_is_not():
+    with pytest.raises(ValueError, match="there are 1 subtasks"):
+        check_source(NoSuchSubtask)

@@ -28,6 +28,9 @@ class StandaloneContext:
         clock: Where the time comes from; a `ManualClock` lets the test decide.
         cancelled: Whether the job is being cancelled.
         services: The services that the function may call; `services.stop_all()` ends them.
+        is_restored: Whether a reader goes on from a checkpoint.
+        takes_checkpoints: Whether there are any.
+        failed: The records that a reader could not decode, and why.
 
     Examples:
         >>> from sage.dataflow.function.base import BaseFunction
@@ -45,6 +48,9 @@ class StandaloneContext:
     clock: Clock = field(default_factory=SystemClock)
     cancelled: bool = False
     services: ServiceHost = field(default_factory=ServiceHost)
+    is_restored: bool = False
+    takes_checkpoints: bool = False
+    failed: list[tuple[Any, Exception]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._tables: dict[str, dict[Any, Any]] = {}
@@ -72,6 +78,10 @@ class StandaloneContext:
     def keyed_table(self, name: str) -> dict[Any, Any]:
         """The table `name`: the same dict at each call."""
         return self._tables.setdefault(name, {})
+
+    def fail_record(self, record: Any, error: Exception) -> None:
+        """Note a record that a reader cannot decode in `failed`."""
+        self.failed.append((record, error))
 
     def wake(self) -> None:
         """Tell whoever waits in `wait_woken` that data has come."""

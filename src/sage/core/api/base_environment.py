@@ -511,7 +511,7 @@ class BaseEnvironment(ABC):
         return DataStream(self, (Upstream(self._pipeline.append(office, on_error="fail")),))
 
     def _read(self, source: Source[Any], options: Options, name: str) -> DataStream[Any]:
-        if options.get("on_error") is not None:
+        if options.get("on_error") is not None and not source.reports_bad_records:
             raise FunctionError(
                 "a source takes no on_error: what it cannot read ends the job; let it give the raw "
                 "records, and parse them in a map(..., on_error=...)"

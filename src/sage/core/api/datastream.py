@@ -65,6 +65,7 @@ from sage.dataflow.operator.batch_wise import BatchFormat, MapBatch, WriteSink
 from sage.dataflow.operator.flat_map_end import flat_map_of
 from sage.dataflow.operator.keyed import Aggregate, Distinct, Emit, KeyBy, Reduce
 from sage.dataflow.operator.record_wise import CallSink, Filter, Map, Process, Split
+from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps, watermark_strategy
 from sage.dataflow.operator.window import WindowFold
 from sage.dataflow.record import DEAD_LETTERS, LATE_RECORDS, DeadLetter
@@ -205,7 +206,7 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
 
     def assign_timestamps(
         self,
-        timestamp: Callable[[T], datetime | int],
+        timestamp: Callable[[T], datetime | int] | None = None,
         *,
         max_out_of_orderness: timedelta | float = 0,
         idleness: timedelta | float | None = None,
@@ -216,22 +217,37 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
 
         Args:
             timestamp: Returns the time of a record: a `datetime`, taken as UTC if it has no zone, or
-                an int of milliseconds since 1970-01-01 UTC.
+                an int of milliseconds since 1970-01-01 UTC. Directly behind a source whose records
+                bring their time along it may be left out.
             max_out_of_orderness: How much older than the youngest before it a record may be and
                 still be in time: a `timedelta`, or seconds.
-            idleness: After how long without records this input no longer holds the others back.
+            idleness: After how long without records this input, or a split of the source, no longer
+                holds the others back.
             watermarks: How watermarks follow from records, in place of `max_out_of_orderness`:
                 `monotonic_timestamps()`, `bounded_out_of_orderness(...)`, `punctuated(...)`, or a
                 `WatermarkStrategy` of your own.
             options: The options of all operators.
 
         Raises:
-            GraphError: both `max_out_of_orderness` and `watermarks` are given, or a time cannot be.
+            GraphError: both `max_out_of_orderness` and `watermarks` are given, or a time cannot be;
+                or there is no function, and the records bring no time along.
         """
+        timestamp = self._source_timestamps() if timestamp is None else timestamp
         strategy = watermark_strategy(max_out_of_orderness, watermarks)
         spec, rest = function_and_options("assign_timestamps", timestamp, (), dict(options))
         idle = None if idleness is None else to_ms(idleness, name="idleness")
         return self._then_same(AssignTimestamps((spec,), strategy, idle), rest)
+
+    def _source_timestamps(self) -> Callable[[Any], datetime | int]:
+        operators = [self._host.pipeline[origin.node].operator for origin in self._origins]
+        sources = [op.source for op in operators if isinstance(op, ReadSource)]
+        found = [source.timestamps() for source in sources if source is not None]
+        if len(found) != 1 or len(operators) != 1 or found[0] is None:
+            raise GraphError(
+                "assign_timestamps() needs a function that returns the time of a record, unless it "
+                "comes directly behind a source whose records bring their time along"
+            )
+        return found[0]
 
     def window_all(self, windows: WindowAssigner) -> WindowedStream[None]:
         """Put all records into windows, as if they had one key; results have the key `None`."""

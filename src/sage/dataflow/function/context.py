@@ -85,3 +85,28 @@ class SourceContext(RuntimeContext, Protocol):
     def wake(self) -> Callable[[], None]:
         """Tell the task that data has come. Cheap, and callable from any thread at any time."""
         ...
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether the reader goes on from a checkpoint: a split without position then is a new one."""
+        ...
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether the job takes checkpoints, and so calls `SourceReader.checkpoint_complete`."""
+        ...
+
+    def fail_record(self, record: Any, error: Exception) -> None:
+        """Give a record that cannot be decoded to the error policy of the source.
+
+        To be called within `read_batch`, by a reader whose source says `reports_bad_records`. The
+        record counts as read: positions go on behind it.
+
+        Args:
+            record: What a dead letter is to hold: what came, undecoded, and where it came from.
+            error: What is wrong with it; its text is told.
+
+        Raises:
+            OperatorError: under the policy `"fail"`; it ends the job.
+        """
+        ...

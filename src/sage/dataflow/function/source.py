@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from sage.dataflow.function.base import BaseFunction
@@ -68,16 +69,50 @@ class BatchFunction(SourceFunction[T]):
         return None
 
 
+class SplitBatch(list[T]):
+    """A batch whose records are all of one split: event time is then kept for each split by itself.
+
+    Args:
+        split: The name of the split, one of the reader's `open_splits`.
+        records: The records, in order.
+
+    Examples:
+        >>> batch = SplitBatch("events:0", [1, 2])
+        >>> batch.split, batch
+        ('events:0', [1, 2])
+    """
+
+    __slots__ = ("split",)
+
+    def __init__(self, split: str, records: Iterable[T]) -> None:
+        super().__init__(records)
+        self.split = split
+
+
 class SourceReader(ABC, Generic[T]):
     """Reads the records of some splits of a `Source`; made by `Source.create_reader`.
 
-    All methods are called from the one thread that runs the task. They may read from a disk, but not
-    wait for something to happen: a reader that must wait does so on a thread of its own and calls
-    `context.wake` when data has come. The wake-up is the task's: it then asks all of its readers.
+    All methods are called from the one thread that runs the task, unless they say otherwise. They may
+    read from a disk, but not wait for something to happen: a reader that must wait does so on a thread
+    of its own and calls `context.wake` when data has come. The wake-up is the task's: it then asks all
+    of its readers.
+
+    A reader may find further splits while it runs: files that appear, partitions that are added. It
+    takes those that are its own (`Source.subtask_of` says which), reads them from their start, and
+    names them in `snapshot` from then on. No other reader has to be told: all see the same splits.
     """
 
     poll_interval: float | None = 0.01
     """After an empty batch, ask again after so many seconds; `None`: only when woken."""
+
+    open_splits: frozenset[str] | None = None
+    """The splits that may still give records, of a reader whose batches are `SplitBatch`es.
+
+    Event time behind the source then is that of the split that is furthest behind, however quickly
+    the others are read; those that have given nothing for the `idleness` that `assign_timestamps`
+    says do not count. Looked at before and after each call of `read_batch`: a reader that finds a
+    split, or has read one to its end, puts another set here. `None`: all records are of one stream.
+    """
 
     @abstractmethod
     def read_batch(self, max_records: int) -> Sequence[T] | None:
@@ -90,7 +125,8 @@ class SourceReader(ABC, Generic[T]):
 
         Raises:
             Exception: the source is broken. Records read before the fault are returned first, and
-                the fault is raised by the next call: nothing that was read is lost.
+                the fault is raised by the next call: nothing that was read is lost. Where a
+                record alone is broken, not the source, it goes to `context.fail_record`.
         """
 
     @abstractmethod
@@ -101,6 +137,26 @@ class SourceReader(ABC, Generic[T]):
         `read_batch` returned: none twice, none left out. A position is plain data (numbers, strings,
         tuples, dicts of them) and stays meaningful in another process; `None` is the beginning.
         """
+
+    def checkpoint_complete(self, positions: Mapping[str, Any]) -> None:
+        """Take note that a checkpoint is complete: the job will never go back behind it.
+
+        For those who tell the outside how far they are: offsets committed for monitoring, messages
+        acknowledged. Not called where no checkpoints are taken, and not for each: a later one stands
+        for all before it. The last call may never come: the process may die before it.
+
+        Args:
+            positions: What `snapshot` had returned for it.
+        """
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return figures of this reader as they are now, by name, for `job.metrics`.
+
+        Called from any thread at any time, some times a second: it answers at once from what is known
+        already. Names are `"lag"` for records that are there and not read yet, of the whole reader;
+        with a split, `"lag{split=events:0}"`.
+        """
+        return {}
 
     def stop(self) -> bool:
         """Take nothing more from outside: the job is to end here.
@@ -128,14 +184,51 @@ class Source(ABC, Generic[T_co]):
     A `Source` is a description that travels to the workers (it is pickled): its constructor keeps
     settings and opens nothing. A *split* is a part that can be read independently of the others: a
     file, a partition of a topic. A source that has no parts has the one split `""`.
+
+    `sage.testing.check_source` tells whether a source keeps this contract and that of its readers.
     """
 
     bounded: bool = True
     """Whether the source has an end."""
 
+    reports_bad_records: bool = False
+    """Whether readers give records that they cannot decode to `context.fail_record`.
+
+    The source then takes `on_error=`: whether such a record ends the job, is skipped, or becomes a
+    dead letter.
+    """
+
     def list_splits(self) -> Sequence[str]:
-        """Return the names of all splits, stable from call to call. May do I/O; may raise."""
+        """Return the names of all splits, stable from call to call. May do I/O; may raise.
+
+        Splits that appear later may be added anywhere; those that a job has begun to read may leave.
+        """
         return ("",)
+
+    def subtask_of(self, split: str, place: int, parallelism: int) -> int:
+        """Return which subtask reads a split: a pure function, alike in every process.
+
+        A source whose readers find further splits goes by the name of the split alone, since places
+        change when splits are added.
+
+        Args:
+            split: Its name.
+            place: Its place in `list_splits`, from 0.
+            parallelism: How many subtasks there are.
+
+        Returns:
+            The index of the subtask, from 0. One that is given no split at the start is made a
+            reader of none, if others have some.
+        """
+        return place % parallelism
+
+    def timestamps(self) -> Callable[[Any], datetime | int] | None:
+        """Return a function that gives the event time that a record brings along.
+
+        It is what `assign_timestamps()` takes that is given no function of its own. `None`: records
+        bring no time along.
+        """
+        return None
 
     @abstractmethod
     def create_reader(
@@ -144,10 +237,37 @@ class Source(ABC, Generic[T_co]):
         """Open a reader of `splits`.
 
         Args:
-            splits: For each split to read, at least one, the position from `SourceReader.snapshot`
-                to continue from, or `None` to start at the beginning.
+            splits: For each split to read the position from `SourceReader.snapshot` to continue
+                from, or `None` to start at the beginning. Where `context.is_restored`, a split with
+                `None` has appeared since, or nothing of it had been read. It is empty only for a
+                reader whose splits may still appear.
             context: The runtime: where to log, how to wake the task.
 
         Raises:
             Exception: a split cannot be opened, or a position does not fit it.
         """
+
+
+def deal_splits(
+    source: Source[Any], splits: Sequence[str], parallelism: int
+) -> tuple[tuple[str, ...], ...]:
+    """Return which splits each subtask reads; the one place where this is decided.
+
+    Raises:
+        ValueError: the source names a subtask that there is not.
+
+    Examples:
+        >>> from sage.connector.collection import CollectionSource
+        >>> deal_splits(CollectionSource([]), ["a", "b", "c"], 2)
+        (('a', 'c'), ('b',))
+    """
+    dealt: list[list[str]] = [[] for _ in range(parallelism)]
+    for place, split in enumerate(splits):
+        subtask = source.subtask_of(split, place, parallelism)
+        if not 0 <= subtask < parallelism:
+            raise ValueError(
+                f"{type(source).__name__}.subtask_of() gave {subtask} for the split {split!r}, where "
+                f"there are {parallelism} subtasks"
+            )
+        dealt[subtask].append(split)
+    return tuple(map(tuple, dealt))

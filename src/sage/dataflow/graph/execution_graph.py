@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sage.common.errors import GraphError
+from sage.dataflow.function.source import Source, deal_splits
 from sage.dataflow.graph.job_graph import topological_order
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
 from sage.dataflow.graph.transformation import Input
@@ -124,7 +125,10 @@ def build_execution_graph(
         node: (workers,) if _at_client(graph.nodes[node]) else tuple(range(count))
         for node, count in counts.items()
     }
-    dealt = {node: _deal(names, counts[node]) for node, names in splits.items()}
+    dealt = {
+        node: deal_splits(_source(graph.nodes[node]), names, counts[node])
+        for node, names in splits.items()
+    }
     return ExecutionGraph(graph, slots, _exchanges(graph, slots), dealt, workers, groups)
 
 
@@ -178,10 +182,18 @@ def _parallelism(graph: StreamGraph, splits: Mapping[int, Sequence[str]]) -> dic
         wanted = node.parallelism
         if isinstance(node.operator, ReadSource):
             wanted = min(wanted, max(1, len(splits.get(node.id, ()))))
-        elif isinstance(node.operator, KeyBy):
+        elif isinstance(node.operator, KeyBy) or _reads_source(graph, node):
             wanted = _where_records_are(node, counts) or wanted
         counts[number] = 1 if number in looped else wanted
     return counts
+
+
+def _reads_source(graph: StreamGraph, node: StreamNode) -> bool:
+    """Say whether it gives the records of a source their time, which it does split by split."""
+    above = [graph.nodes[upstream.node].operator for side in node.inputs for upstream in side]
+    return isinstance(node.operator, AssignTimestamps) and all(
+        isinstance(operator, ReadSource) for operator in above
+    )
 
 
 def _where_records_are(node: StreamNode, counts: Mapping[int, int]) -> int | None:
@@ -223,8 +235,11 @@ def _reaching(graph: StreamGraph, start: int) -> set[int]:
     return found
 
 
-def _deal(splits: Sequence[str], subtasks: int) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(splits[subtask::subtasks]) for subtask in range(subtasks))
+def _source(node: StreamNode) -> Source[Any]:
+    source = node.operator.source if isinstance(node.operator, ReadSource) else None
+    if source is None:
+        raise GraphError(f"{node.name} has no source to read")
+    return source
 
 
 def _exchanges(graph: StreamGraph, slots: Mapping[int, tuple[int, ...]]) -> tuple[Exchange, ...]:

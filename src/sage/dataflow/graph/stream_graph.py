@@ -220,7 +220,9 @@ def _loose_ends(nodes: dict[int, StreamNode], edges: tuple[Edge, ...]) -> list[s
 def _check_dead_letters(graph: StreamGraph) -> None:
     for node in graph.nodes.values():
         read = any(edge.upstream.tag == DEAD_LETTERS for edge in graph.outputs(node.id))
-        can_fail = not isinstance(node.operator, (ReadSource, LoopHead, DeadLetterOffice))
+        operator = node.operator
+        fails = isinstance(operator, ReadSource) and operator.can_fail
+        can_fail = fails or not isinstance(operator, (ReadSource, LoopHead, DeadLetterOffice))
         if node.on_error == "dead_letter" and can_fail and not read:
             raise GraphError(
                 f"{node.name} sends records that fail to the dead letters, but nobody reads them; "

@@ -23,6 +23,11 @@ class ReadSource(Operator):
         """The name of the operator unless the user gives another."""
         return self.name or f"{self.kind}({type(self.source).__name__})"
 
+    @property
+    def can_fail(self) -> bool:
+        """Whether there may be records that cannot be decoded and go to the error policy."""
+        return self.source is not None and self.source.reports_bad_records
+
     def records_out(self, received: int, count: Callable[[str], int]) -> int:
         """Return how many records were read."""
         return count("produced")

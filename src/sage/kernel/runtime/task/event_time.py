@@ -61,7 +61,8 @@ class TimeInput:
             self._notes, self._quiet_since, self.idle = assigner.notes, now, False
         elif assigner.idleness_ms is not None and not self.idle:
             self.idle = now - self._quiet_since >= assigner.idleness_ms / 1000
-        mark = assigner.watermark()
+        self.idle = self.idle or assigner.is_without_input
+        mark = assigner.watermark(now)
         if mark is not None and mark > self.watermark:
             self.watermark = mark
 
@@ -69,7 +70,9 @@ class TimeInput:
         """Return when it becomes idle if nothing comes."""
         if self.assigner.idleness_ms is None or self.idle:
             return None
-        return self._quiet_since + self.assigner.idleness_ms / 1000
+        own = self._quiet_since + self.assigner.idleness_ms / 1000
+        of_split = self.assigner.idle_at()
+        return own if of_split is None else min(own, of_split)
 
 
 @dataclass(eq=False)

@@ -109,6 +109,10 @@ class Fuser:
         way = self._ways.get(edge)
         return self._port_here(edge) if way is None else self._port_to_others(way)
 
+    def crosses(self, edge: Edge) -> bool:
+        """Say whether the records of an edge may go to another slot."""
+        return edge in self._ways
+
     def _port_here(self, edge: Edge) -> Port:
         place = (edge.target, edge.index)
         if place not in self._ports:

@@ -65,6 +65,7 @@ class LiveOperator:
         entries: What is called with records, in the order of the operator's inputs.
         processor: The live part of a batch operator; None for the others.
         reader: Of a source; None for the others.
+        positions: Where it was when its state was last taken.
         writer: Of a sink that writes batches; None for the others.
         uncommitted: What such a writer has prepared and not committed yet.
         store: The state that its functions declare; None if they declare none.
@@ -83,6 +84,7 @@ class LiveOperator:
         self.processor: BatchProcessor | None = None
         self.part: LivePart | None = None
         self.reader: SourceReader[Any] | None = None
+        self.positions: dict[str, Any] | None = None
         self.writer: SinkWriter[Any] | None = None
         self.uncommitted = Uncommitted()
         self.restored = restored

@@ -48,6 +48,8 @@ class OperatorContext:
     asks_cancelled: Callable[[], bool]
     parallelism: int = 1
     subtask_index: int = 0
+    is_restored: bool = False
+    fail: Callable[[BaseException, Any], None] | None = field(default=None, repr=False)
     _tables: dict[str, LayeredTable] = field(default_factory=dict, repr=False)
 
     @property
@@ -83,6 +85,17 @@ class OperatorContext:
     def now_ms(self) -> int:
         """The processing time in milliseconds since the Unix epoch."""
         return self.job.clock.now_ms()
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether checkpoints are taken."""
+        return self.job.checkpoints
+
+    def fail_record(self, record: Any, error: Exception) -> None:
+        """Give a record that a source cannot decode to its error policy."""
+        if self.fail is None:
+            raise error
+        self.fail(error, record)
 
     def layered_table(self, name: str) -> LayeredTable:
         """The operator's table `name`, as loops see it."""

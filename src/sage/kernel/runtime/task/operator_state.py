@@ -57,7 +57,7 @@ def take_part(
     """
     content: dict[str, Any] = {"ended": True} if ended else {}
     if live.reader is not None:
-        content["reader"] = live.reader.snapshot()
+        content["reader"] = live.positions = dict(live.reader.snapshot())
     if in_loop is not None:
         content["in_loop"] = in_loop
     if live.writer is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +30,7 @@ from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
+from sage.kernel.runtime.task.inlet import FIRST_BATCH, Inlet, ReadPositions, split_assigners
 from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
 from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
@@ -39,37 +40,6 @@ from sage.kernel.runtime.task.task_start import TaskStart
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
     from sage.kernel.runtime.service.policy.call_statistics import Calls
-
-_QUICK_SECONDS = 0.002
-_SLOW_SECONDS = 0.020
-_FIRST_BATCH = 1
-
-
-@dataclass
-class _Inlet:
-    """A source that is being read.
-
-    Attributes:
-        live: The source operator.
-        reader: Gives its records.
-        send: Takes a batch through what follows.
-        size: How many records are asked for next. It follows the speed of the pipeline, so that a
-            slow function does not hold up cancelling, and a quick one pays little per batch.
-        is_silent: Whether it had nothing when it was asked last.
-    """
-
-    live: LiveOperator
-    reader: SourceReader[object]
-    send: Deliver
-    size: int = _FIRST_BATCH
-    is_silent: bool = False
-
-    def pace(self, seconds: float, limit: int) -> None:
-        """Adapt the size of batches to how long the last one took."""
-        if seconds > _SLOW_SECONDS:
-            self.size = max(1, self.size // 2)
-        elif seconds < _QUICK_SECONDS and self.size < limit:
-            self.size = min(2 * self.size, limit)
 
 
 class _LeftError(Exception):
@@ -128,8 +98,9 @@ class Task:
         self.has_ended = start.has_ended
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
-        self._inlets: list[_Inlet] = []
+        self._inlets: list[Inlet] = []
         self._readers: list[SourceReader[object]] = []
+        self._read_positions: dict[int, ReadPositions] = {}
         self._totals: list[int | None] = []
         self._fuser = Fuser(
             graph, self._live, counters, self._cancelled, monotonic, exchange=exchange
@@ -188,6 +159,8 @@ class Task:
             operator = live.node.operator
             if isinstance(operator, (ReadSource, BatchOperator)) or operator.final:
                 self._outputs[node] = self._fuser.output(node)
+            if isinstance(operator, ReadSource):
+                live.context = replace(live.context, fail=self._fuser.failing(live))
         self._fuser.connect()
         for live in self._live.values():
             self._go_on_from(live)
@@ -251,14 +224,18 @@ class Task:
             splits: dict[str, object] = dict.fromkeys(self._splits(live.node.id, source))
             if live.restored is not None:
                 splits |= live.restored.last("reader") or {}
+            is_restored = live.restored is not None and live.restored.last("reader") is not None
+            live.context = replace(live.context, is_restored=is_restored)
             reader = source.create_reader(splits, live.context)
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
         self._readers.append(reader)
         live.reader = reader
-        size = min(_FIRST_BATCH, self._job.batch_size)
-        self._inlets.append(_Inlet(live, reader, self._outputs[live.node.id], size))
+        self._read_positions[live.node.id] = ReadPositions()
+        assigners = split_assigners(self._graph, live.node.id, self._live, self._fuser.crosses)
+        size = min(FIRST_BATCH, self._job.batch_size)
+        self._inlets.append(Inlet(live, reader, self._outputs[live.node.id], assigners, size))
 
     def _place(self, node: int) -> tuple[int, int]:
         """Return how many subtasks an operator has, and which of them is here."""
@@ -335,7 +312,7 @@ class Task:
         self._stopped = True
         self._inlets = [inlet for inlet in self._inlets if self._has_more(inlet)]
 
-    def _has_more(self, inlet: _Inlet) -> bool:
+    def _has_more(self, inlet: Inlet) -> bool:
         try:
             return inlet.reader.stop()
         except USER_ERRORS as error:
@@ -347,6 +324,7 @@ class Task:
         for inlet in tuple(self._inlets):
             values = self._read(inlet)
             inlet.is_silent = not values
+            self._fuser.drain()  # what has become of records that cannot be decoded
             if values is None:
                 self._inlets.remove(inlet)
                 self._time.source_ended(inlet.live.node.id)
@@ -356,9 +334,9 @@ class Task:
                 self._send(inlet, values)
         return moved
 
-    def _read(self, inlet: _Inlet) -> Sequence[object] | None:
+    def _read(self, inlet: Inlet) -> Sequence[object] | None:
         try:
-            values = inlet.reader.read_batch(self._batch_size(inlet))
+            values = inlet.read(self._batch_size(inlet))
             if values is None or isinstance(values, Sequence):
                 return values
             raise TypeError(
@@ -366,10 +344,12 @@ class Task:
                 f"the moment, None at the end; not {shorten(values)} of type "
                 f"{type(values).__name__}"
             )
+        except OperatorError:  # of a record that cannot be decoded, or of who reads dead letters
+            raise
         except USER_ERRORS as error:
             raise operator_error(error, inlet.live.node, "read") from error
 
-    def _batch_size(self, inlet: _Inlet) -> int:
+    def _batch_size(self, inlet: Inlet) -> int:
         """Return how many records to ask a source for.
 
         Where time counts, no source runs ahead of a slower one: what waits for it would pile up.
@@ -378,7 +358,7 @@ class Task:
             return inlet.size
         return min(i.size for i in self._inlets if i is inlet or not i.is_silent)
 
-    def _send(self, inlet: _Inlet, values: Sequence[object]) -> None:
+    def _send(self, inlet: Inlet, values: Sequence[object]) -> None:
         monotonic = self._job.clock.monotonic
         began = monotonic()
         inlet.send(values)
@@ -494,6 +474,7 @@ class Task:
         self._reports.state_taken(number, parts, figures)
 
     def _commit(self, checkpoint_id: int, *, leave: bool) -> None:
+        self._tell_readers(checkpoint_id)
         for live in self._live.values():
             if live.writer is not None:
                 try:
@@ -504,6 +485,15 @@ class Task:
             self._leave()
         elif self._reports is not None:
             self._reports.committed(checkpoint_id)
+
+    def _tell_readers(self, checkpoint_id: int) -> None:
+        for node, noted in self._read_positions.items():
+            live, positions = self._live[node], noted.complete(checkpoint_id)
+            if live.reader is not None and positions is not None:
+                try:
+                    live.reader.checkpoint_complete(positions)
+                except USER_ERRORS as error:
+                    raise operator_error(error, live.node, "commit") from error
 
     def _leave(self) -> None:
         self._leaving, self._holding = True, False
@@ -525,6 +515,8 @@ class Task:
                 ended = live.node.id in self._ended_nodes
                 loop = self._in_loop(live)
                 part = take_part(live, checkpoint_id, loop, full=full(uid), ended=ended)
+                if live.reader is not None and live.positions is not None:
+                    self._read_positions[live.node.id].note(checkpoint_id, live.positions)
             except USER_ERRORS as error:
                 raise operator_error(error, live.node, "checkpoint") from error
             if part is not None:
