@@ -186,7 +186,7 @@ def test_splits_that_are_told_apart_have_an_order_of_their_own():
         check_source(Apart, ["c0"])
     with pytest.raises(AssertionError, match="come besides what is expected"):
         check_source(Apart, ["b0", "b1", "b2", "a0", "a1"])
-    with pytest.raises(AssertionError, match="split 'a'.* they differ from index 0 on"):
+    with pytest.raises(AssertionError, match=r"split 'a'.* they differ from index 0 on"):
         check_source(MixesSplits)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,11 @@ from sage.connector.collection import CollectionSource
 from sage.connector.csv_file import CsvSource, csv_row_to_dict
 from sage.connector.file import TextFileSource
 from sage.connector.json_lines import is_not_blank, json_line_decoder
+from sage.connector.kafka_deserializers import Deserializer
+from sage.connector.kafka_partitions import Reset
+from sage.connector.kafka_record import KafkaRecord
+from sage.connector.kafka_settings import KafkaSettings
+from sage.connector.kafka_source import KafkaSource
 from sage.connector.socket import SocketTextSource
 from sage.connector.user_function import BatchFunctionSource, GivesRecords, live_source
 from sage.core.api.datastream import DataStream
@@ -31,7 +37,12 @@ from sage.core.api.job_handle import JobHandle
 from sage.core.api.overrides import take_overrides
 from sage.core.api.recovery_settings import RECOVERY_KEYS
 from sage.core.api.service_registration import ServiceRegistration
-from sage.core.api.source_checks import check_options, check_source_class, gives_records
+from sage.core.api.source_checks import (
+    check_options,
+    check_source_class,
+    gives_records,
+    kafka_options,
+)
 from sage.core.api.stream_base import (
     POLICIES,
     Options,
@@ -484,6 +495,57 @@ class BaseEnvironment(ABC):
         check_options("from_socket_text_stream", SocketTextSource, rest)
         source = SocketTextSource(host, port, delimiter=delimiter, **rest)
         return self._read(source, options, f"from_socket_text_stream({host}:{port})")
+
+    def from_kafka_source(  # noqa: PLR0917 - in the order that the requirement documents give
+        self,
+        bootstrap_servers: str | Iterable[str] | KafkaSettings,
+        topic: str | Iterable[str] | re.Pattern[str],
+        group_id: str,
+        auto_offset_reset: Reset = "latest",
+        value_deserializer: Deserializer = "json",
+        buffer_size: int = 10_000,
+        max_poll_records: int = 500,
+        **kw: Any,
+    ) -> DataStream[KafkaRecord]:
+        """Read topics of Kafka; each record has `value`, `key`, `topic`, `partition`, `offset` ….
+
+        Args:
+            bootstrap_servers: `"host:port"`, several with commas between them; or `KafkaSettings`.
+            topic: A topic, a list of topics, or a pattern such as `"^events-.*"`.
+            group_id: The consumer group for which offsets are committed.
+            auto_offset_reset: Where to begin if the group has committed nothing: `"latest"`,
+                `"earliest"`, or `"none"`, which is an error.
+            value_deserializer: `"json"`, `"string"`, `"bytes"`, a function of the bytes, or a
+                `SchemaDeserializer`.
+            buffer_size: How many records are read ahead.
+            max_poll_records: How many records are taken from the client at once.
+            kw: Further options of `KafkaSource`, such as `start=`, `stop=`, `discovery_interval=`;
+                `on_error=` for records that cannot be decoded; `name=`, `uid=`, `parallelism=`; and
+                properties of the client with `_` for `.`, such as `security_protocol="SSL"`.
+
+        Raises:
+            FunctionError: an option is not known, or its value not usable.
+            ConfigError: an address or a property cannot be one.
+            SourceError: (when the job starts) the brokers do not answer, or there is no such topic.
+
+        Examples:
+            >>> from sage import LocalEnvironment
+            >>> env = LocalEnvironment("events")
+            >>> events = env.from_kafka_source("localhost:9092", "events", "reports")
+            >>> print(env.explain())
+        """
+        options, rest = part_options(kw)
+        source = KafkaSource(
+            bootstrap_servers,
+            topic,
+            group_id,
+            auto_offset_reset=auto_offset_reset,
+            value_deserializer=value_deserializer,
+            buffer_size=buffer_size,
+            max_poll_records=max_poll_records,
+            **kafka_options("from_kafka_source", rest),
+        )
+        return self._read(source, options, "from_kafka_source")
 
     def from_future(self, name: str) -> DataStream[Any]:
         """Begin a feedback loop: the stream of what will come back.

@@ -8,6 +8,7 @@ from typing import Any
 
 from sage.common.errors import FunctionError
 from sage.common.suggest import did_you_mean
+from sage.connector.kafka_source import KafkaSourceOptions
 from sage.dataflow.function.base import BaseFunction
 from sage.dataflow.function.source import Source, SourceFunction
 from sage.dataflow.function.spec import OPERATOR_OPTIONS
@@ -45,3 +46,26 @@ def check_options(role: str, source: type[Source[Any]], given: Mapping[str, Any]
     for name in given:
         if name not in known:
             raise FunctionError(f"{role}(): unknown option {name!r}.{did_you_mean(name, known)}")
+
+
+def kafka_options(role: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Part the options of a `KafkaSource` from the properties of its client that stand among them.
+
+    Raises:
+        FunctionError: one is neither, as far as can be told without the client.
+
+    Examples:
+        >>> kafka_options("from_kafka_source", {"stop": "latest", "fetch_min_bytes": 1024})
+        {'stop': 'latest', 'properties': {'fetch.min.bytes': 1024}}
+    """
+    known = KafkaSourceOptions.__annotations__
+    options = {name: value for name, value in given.items() if name in known}
+    properties = {}
+    for name in given.keys() - options.keys():
+        near = did_you_mean(name, [*known, *OPERATOR_OPTIONS])
+        if near or "_" not in name:
+            raise FunctionError(f"{role}(): unknown option {name!r}.{near}")
+        properties[name.replace("_", ".")] = given[name]
+    if properties:
+        options["properties"] = {**properties, **options.get("properties", {})}
+    return options
