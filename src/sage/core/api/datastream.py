@@ -20,6 +20,8 @@ from sage.common.errors import FunctionError, GraphError
 from sage.common.suggest import shorten
 from sage.connector.console import PrintSink
 from sage.connector.file_sink import FileSink, FileSinkOptions
+from sage.connector.kafka_settings import KafkaSettings
+from sage.connector.kafka_sink import Guarantee, KafkaSink, KafkaSinkOptions
 from sage.connector.record_format import Format
 from sage.core.api.async_operators import AsyncOperators
 from sage.core.api.collected import Collected, ResultChannel, results_of
@@ -399,6 +401,19 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
         """Write the records into files of a directory, each record exactly once; see `FileSink`."""
         return self.sink(FileSink(directory, format, encoding, **options), name="to_files")
 
+    def to_kafka(
+        self,
+        bootstrap_servers: str | Iterable[str] | KafkaSettings,
+        topic: str | Callable[[T], str],
+        guarantee: Guarantee = "at_least_once",
+        **options: Unpack[KafkaSinkOptions],
+    ) -> Self:
+        """Write the records to topics of Kafka; see `KafkaSink`."""
+        sink = KafkaSink(bootstrap_servers, topic, guarantee, **options)
+        return self.sink(sink, name="to_kafka")
+
+    sink_to_kafka = to_kafka
+
     def print(
         self, prefix: str = "", separator: str = " | ", colored: bool = True
     ) -> DataStream[T]:
@@ -614,6 +629,19 @@ class ConnectedStreams(StreamBase, ConnectedOperators, ConnectedJoins):
         return self
 
     add_sink = sink
+
+    def to_kafka(
+        self,
+        bootstrap_servers: str | Iterable[str] | KafkaSettings,
+        topic: str | Callable[[T], str],
+        guarantee: Guarantee = "at_least_once",
+        **options: Unpack[KafkaSinkOptions],
+    ) -> Self:
+        """Write the records to topics of Kafka; see `KafkaSink`."""
+        sink = KafkaSink(bootstrap_servers, topic, guarantee, **options)
+        return self.sink(sink, name="to_kafka")
+
+    sink_to_kafka = to_kafka
 
     def print(
         self, prefix: str = "", separator: str = " | ", colored: bool = True

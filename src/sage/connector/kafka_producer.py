@@ -1,0 +1,217 @@
+"""`KafkaProducer`: a client that writes rows and remembers what could not be delivered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from sage.common.suggest import shorten
+from sage.connector.kafka_rows import Row
+from sage.connector.kafka_settings import KafkaSettings, import_client
+from sage.connector.sink_error import SinkError
+from sage.dataflow.function.context import RuntimeContext
+
+TURN_SECONDS: Final = 0.5
+"""How long a call into the client lasts at most, so that a job that is cancelled does not wait."""
+
+_DEFAULTS: Final = {
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",  # as Java clients do it, so that topics can be joined
+    "retry.backoff.ms": 20,  # a transaction right behind another is told to try again
+    "reconnect.backoff.ms": 20,  # the first connection waits for it too
+}
+
+
+class _Failures:
+    """What could not be delivered; apart from the producer, as the client keeps it alive.
+
+    Attributes:
+        first: The text about the first record.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self.first: str | None = None
+
+    def note(self, error: Any, message: Any) -> None:
+        """Take the report about a record; called while the client is being polled."""
+        if self.first is None and error is not None:
+            key, value = shorten(message.key()), shorten(message.value())
+            self.first = (
+                f"a record could not be written to the topic {message.topic()!r}: "
+                f"{self._settings.hide(error.str())}; its key is {key} and its value {value}"
+            )
+
+
+class KafkaProducer:
+    """A producer of the client library.
+
+    Args:
+        settings: Where the brokers are.
+        context: Where to log, and whether the job is being cancelled.
+        timeout: After how many seconds without an answer to give up.
+        properties: Further ones that belong to the sink.
+
+    Raises:
+        ConfigError: the client is not installed.
+        SinkError: the client does not accept the properties.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        context: RuntimeContext,
+        timeout: float,
+        properties: dict[str, Any] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        self._timeout = timeout
+        self._failures = _Failures(settings)
+        kafka = import_client()
+        self._error: type[Exception] = kafka.KafkaException
+        ours = {
+            **_DEFAULTS,
+            **settings.client_properties(),
+            **(properties or {}),
+            "delivery.report.only.error": True,
+            "on_delivery": self._failures.note,
+        }
+        try:
+            self._client = kafka.Producer(ours, logger=context.logger)
+        except (self._error, TypeError, ValueError) as error:
+            text = settings.hide(str(error))
+            raise SinkError(f"Kafka's client does not accept the properties: {text}") from None
+
+    def check(self) -> None:
+        """Demand that nothing has failed so far.
+
+        Raises:
+            SinkError: a record could not be delivered.
+        """
+        if self._failures.first is not None:
+            raise SinkError(self._failures.first)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Hand rows to the client, which sends them; wait while its queue is full.
+
+        Raises:
+            SinkError: a record was refused, or one before it could not be delivered.
+        """
+        produce = self._client.produce
+        row: Row = ()
+        try:
+            for row in rows:
+                try:
+                    produce(*row)
+                except BufferError:
+                    self._write_when_there_is_room(row)
+        except (self._error, TypeError, ValueError) as error:
+            raise SinkError(
+                f"the record {shorten(row[1])} for the topic {row[0]!r} is refused: "
+                f"{self._settings.hide(str(error))}"
+            ) from error
+        self._client.poll(0)
+        self.check()
+
+    def _write_when_there_is_room(self, row: Row) -> None:
+        while True:
+            self._client.poll(TURN_SECONDS)
+            self.check()
+            self.check_not_cancelled()
+            try:
+                self._client.produce(*row)
+            except BufferError:
+                continue
+            return
+
+    def flush(self) -> None:
+        """Wait until all rows are with the brokers.
+
+        How long that may last is a property of the client, `delivery.timeout.ms`.
+
+        Raises:
+            SinkError: a record could not be delivered, or the job is being cancelled.
+        """
+        while self._client.flush(TURN_SECONDS):
+            self.check()
+            self.check_not_cancelled()
+        self.check()
+
+    def check_not_cancelled(self) -> None:
+        """Demand that there is still something to wait for.
+
+        Raises:
+            SinkError: the job is being cancelled.
+        """
+        if self._context.is_cancelled:
+            raise SinkError("the job is cancelled while records wait for Kafka")
+
+    def insist(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the client until it answers: a call that is repeated goes on waiting.
+
+        Args:
+            what: What it is good for, for the message.
+            call: A method of `client`; its last argument is how many seconds it may take.
+            arguments: Those before.
+
+        Raises:
+            SinkError: there was no answer in time.
+            KafkaException: the answer is an error that trying again does not help.
+        """
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                return call(*arguments, TURN_SECONDS)
+            except self._error as error:
+                if not is_worth_another_try(error):
+                    raise
+                if time.monotonic() > until:
+                    raise SinkError(
+                        f"cannot {what}: Kafka has not answered for {self._timeout:g} s: "
+                        f"{self._settings.hide(str(error))}"
+                    ) from None
+            self.check_not_cancelled()
+
+    @property
+    def client(self) -> Any:
+        """The client library's producer."""
+        return self._client
+
+    @property
+    def client_error(self) -> type[Exception]:
+        """What the client library raises."""
+        return self._error
+
+    def hide(self, error: object) -> str:
+        """Return the text of an error without secrets."""
+        return self._settings.hide(str(error))
+
+    def forget_failure(self) -> None:
+        """Begin anew, after a transaction has been given up."""
+        self._failures.first = None
+
+    def close(self, *, deliver: bool = False) -> None:
+        """Let go of the connections.
+
+        Args:
+            deliver: Whether to wait for what is on its way.
+
+        Raises:
+            SinkError: with `deliver`: a record has not been delivered.
+        """
+        try:
+            if deliver and (left := self._client.flush(self._timeout)):
+                raise SinkError(f"{left} records have not reached Kafka in {self._timeout:g} s")
+            self.check()
+        finally:
+            self._client.purge()
+            self._client.flush(0)
+            del self._client  # this is what closes its connections
+
+
+def is_worth_another_try(error: Exception) -> bool:
+    """Say whether the client says that a call may be repeated."""
+    reason = error.args[0]
+    return bool(reason.retriable() or reason.code() in {-185, -195})  # timed out, broker is away
