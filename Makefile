@@ -38,6 +38,7 @@ fuzz: $(STAMPS)/dev
 	PYTHONPATH=tests $(BIN)/python -m recovery.kill_sweep --rounds $(ROUNDS)
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --records 9000000
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --records 9000000 --apart
+	PYTHONPATH=tests $(BIN)/python -m kafka.kill_exactly_once --kills 100 --restarts 10
 	PYTHONPATH=tests $(BIN)/python -m service.storm.kill_fuzz --rounds $(SERVICE_ROUNDS) --kills 60
 
 # Runs a job at full speed and watches that memory, open files and latency stay flat.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from sage.common.suggest import shorten
@@ -112,6 +113,8 @@ class KafkaProducer:
                 f"the record {shorten(row[1])} for the topic {row[0]!r} is refused: "
                 f"{self._settings.hide(str(error))}"
             ) from error
+        finally:
+            del produce  # or the traceback of an error would keep the client alive
         self._client.poll(0)
         self.check()
 
@@ -148,13 +151,12 @@ class KafkaProducer:
         if self._context.is_cancelled:
             raise SinkError("the job is cancelled while records wait for Kafka")
 
-    def insist(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    def insist(self, what: str, call: Callable[[float], Any]) -> Any:
         """Call the client until it answers: a call that is repeated goes on waiting.
 
         Args:
             what: What it is good for, for the message.
-            call: A method of `client`; its last argument is how many seconds it may take.
-            arguments: Those before.
+            call: Calls the client; it is told how many seconds that may take.
 
         Raises:
             SinkError: there was no answer in time.
@@ -163,7 +165,7 @@ class KafkaProducer:
         until = time.monotonic() + self._timeout
         while True:
             try:
-                return call(*arguments, TURN_SECONDS)
+                return call(TURN_SECONDS)
             except self._error as error:
                 if not is_worth_another_try(error):
                     raise
@@ -174,10 +176,27 @@ class KafkaProducer:
                     ) from None
             self.check_not_cancelled()
 
-    @property
-    def client(self) -> Any:
-        """The client library's producer."""
-        return self._client
+    # The client lives as long as anybody holds one of its methods, so these stand for them.
+
+    def init_transactions(self, seconds: float) -> None:
+        """Take the transactional id, and end what whoever had it before has left open."""
+        self._client.init_transactions(seconds)
+
+    def begin_transaction(self) -> None:
+        """Begin; the rows that are written from now on belong to the transaction."""
+        self._client.begin_transaction()
+
+    def send_offsets_to_transaction(self, offsets: Any, group: Any, seconds: float) -> None:
+        """Let a consumer group commit offsets with the transaction."""
+        self._client.send_offsets_to_transaction(offsets, group, seconds)
+
+    def commit_transaction(self, seconds: float) -> None:
+        """Wait for the rows, and commit."""
+        self._client.commit_transaction(seconds)
+
+    def abort_transaction(self, seconds: float) -> None:
+        """Give the transaction up."""
+        self._client.abort_transaction(seconds)
 
     @property
     def client_error(self) -> type[Exception]:
@@ -206,12 +225,26 @@ class KafkaProducer:
                 raise SinkError(f"{left} records have not reached Kafka in {self._timeout:g} s")
             self.check()
         finally:
-            self._client.purge()
-            self._client.flush(0)
+            with suppress(self._error):  # what it has to say has been said before
+                self._client.purge()
+                self._client.flush(0)
             del self._client  # this is what closes its connections
 
 
 def is_worth_another_try(error: Exception) -> bool:
-    """Say whether the client says that a call may be repeated."""
+    """Say whether a call may be repeated: a broker is away, or another one takes over from it."""
+    codes = import_client().KafkaError
+    passing = {
+        codes._TIMED_OUT,
+        codes._TRANSPORT,
+        codes._ALL_BROKERS_DOWN,
+        codes._WAIT_COORD,
+        codes.REQUEST_TIMED_OUT,
+        codes.NETWORK_EXCEPTION,
+        codes.COORDINATOR_LOAD_IN_PROGRESS,
+        codes.COORDINATOR_NOT_AVAILABLE,
+        codes.NOT_COORDINATOR,
+        codes.UNSTABLE_OFFSET_COMMIT,  # a transaction is being brought to its end
+    }
     reason = error.args[0]
-    return bool(reason.retriable() or reason.code() in {-185, -195})  # timed out, broker is away
+    return bool(reason.retriable() or reason.code() in passing)

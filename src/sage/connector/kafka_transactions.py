@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -233,12 +234,17 @@ class TransactionalId:
         properties = {"transactional.id": self.name}
         producer = KafkaProducer(self._settings, self._context, self._timeout, properties)
         self._step("init", Path(self.name))
-        self._ask(producer, "begin with transactions", producer.client.init_transactions)
+        try:
+            what = "begin with transactions"
+            self._ask(producer, what, producer.init_transactions)
+        except BaseException:
+            producer.close()
+            raise
         return producer
 
-    def _ask(self, producer: KafkaProducer, what: str, call: Callable[..., Any], *args: Any) -> Any:
+    def _ask(self, producer: KafkaProducer, what: str, call: Callable[[float], Any]) -> Any:
         try:
-            return producer.insist(what, call, *args)
+            return producer.insist(what, call)
         except producer.client_error as error:
             if error.args[0].txn_requires_abort():
                 raise
@@ -279,9 +285,9 @@ class TransactionalId:
                 return
 
     def _write(self, epoch: Epoch, rows: Iterable[list[Row]]) -> None:
-        producer, client = self._producer, self._producer.client
+        producer, what = self._producer, "commit a transaction"
         self._step("begin", Path(self.name))
-        client.begin_transaction()
+        producer.begin_transaction()
         for block in rows:
             self._step("rows", Path(self.name))
             producer.write(block)
@@ -289,22 +295,22 @@ class TransactionalId:
         self._step("marker", Path(self.name))
         marker = [_marker(epoch["topic"], epoch["number"])]
         group = self._group_of(epoch["marker"]).consumer_group_metadata()
-        what = "commit a transaction"
-        self._ask(producer, what, client.send_offsets_to_transaction, marker, group)
+        self._ask(producer, what, partial(producer.send_offsets_to_transaction, marker, group))
         self._step("commit", Path(self.name))
-        self._ask(producer, what, client.commit_transaction)
+        self._ask(producer, what, producer.commit_transaction)
         self._step("committed", Path(self.name))
 
     def _abort(self) -> None:
-        client = self._producer.client
-        self._ask(self._producer, "abort a transaction", client.abort_transaction)
-        self._producer.forget_failure()
+        producer = self._producer
+        what = "abort a transaction"
+        self._ask(producer, what, producer.abort_transaction)
+        producer.forget_failure()
 
     def _abandon(self) -> None:
         """Abort if it goes quickly; whoever takes the id next does it else."""
         error = self._producer.client_error
         try:
-            self._producer.client.abort_transaction(TURN_SECONDS)
+            self._producer.abort_transaction(TURN_SECONDS)
         except error as failed:
             self._context.logger.debug("not aborted yet: %s", self._producer.hide(failed))
 
@@ -318,7 +324,7 @@ class TransactionalId:
         asked = [_marker(epoch["topic"])]
         self._step("look", Path(self.name))
         what = f"read the offset of the consumer group {epoch['marker']!r}"
-        (found,) = self._ask(self._producer, what, consumer.committed, asked)
+        (found,) = self._ask(self._producer, what, partial(consumer.committed, asked))
         if found.error is not None:
             raise SinkError(f"cannot {what}: {self._producer.hide(found.error)}")
         if found.offset >= 0:

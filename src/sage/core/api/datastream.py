@@ -630,19 +630,6 @@ class ConnectedStreams(StreamBase, ConnectedOperators, ConnectedJoins):
 
     add_sink = sink
 
-    def to_kafka(
-        self,
-        bootstrap_servers: str | Iterable[str] | KafkaSettings,
-        topic: str | Callable[[T], str],
-        guarantee: Guarantee = "at_least_once",
-        **options: Unpack[KafkaSinkOptions],
-    ) -> Self:
-        """Write the records to topics of Kafka; see `KafkaSink`."""
-        sink = KafkaSink(bootstrap_servers, topic, guarantee, **options)
-        return self.sink(sink, name="to_kafka")
-
-    sink_to_kafka = to_kafka
-
     def print(
         self, prefix: str = "", separator: str = " | ", colored: bool = True
     ) -> ConnectedStreams:

@@ -1,0 +1,159 @@
+"""Kills workers and brokers under a job that writes to Kafka, and looks at what readers see.
+
+    PYTHONPATH=tests python -m kafka.kill_exactly_once --kills 100 --restarts 10
+
+Numbers are counted in windows by key, on two workers, and the counts go to Kafka. Meanwhile workers
+are killed, and the broker is killed and started again. With exactly-once, a reader of what is
+committed must see every result once; with at-least-once, none may be missing.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from kafka.kafka_cluster import KafkaCluster
+from kafka.kafka_reading import read_topic
+from sage import LocalEnvironment, count, tumbling_time_window
+from sage.kernel.runtime.worker.worker_task import WorkerTask
+
+KEYS = 53
+PARTITIONS = 4
+WINDOW_MS = 1000
+PAUSE = 0.002
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        kills: How many workers were killed.
+        restarts: How many times the broker was killed and started again.
+        results: How many there should be.
+        missing: Results that readers do not see.
+        doubled: Results that they see more than once, or that are wrong.
+    """
+
+    kills: int = 0
+    restarts: int = 0
+    results: int = 0
+    missing: int = 0
+    doubled: int = 0
+
+
+def slowly(number):
+    """Hold the source back a little, so that there is something to kill."""
+    if number % 1000 == 0:
+        time.sleep(PAUSE)
+    return number
+
+
+def program(cluster, topic, records, directory, guarantee):
+    """Return the job."""
+    env = LocalEnvironment(f"kills {topic}", {"parallelism": 2, "batch_size": 500})
+    env.enable_checkpointing(0.2, directory / "checkpoints")
+    env.set_restart_strategy("fixed-delay", max_attempts=100_000, restart_delay=0)
+    counted = (
+        env.from_batch(range(records))
+        .map(slowly)
+        .assign_timestamps(lambda n: n // 10, max_out_of_orderness=50)
+        .key_by(lambda n: n % KEYS)
+        .window(tumbling_time_window(milliseconds=WINDOW_MS))
+        .aggregate(count())
+    )
+    counted.map(lambda r: [r.key, r.start, r.value]).to_kafka(
+        cluster.bootstrap, topic, guarantee, key=lambda result: str(result[0])
+    )
+    return env
+
+
+def run(cluster, records, guarantee, seed, *, kills=0, restarts=0):
+    """Run the job, killing, and look at what it wrote."""
+    topic = cluster.create_topic(f"results-{random.SystemRandom().randrange(1 << 40)}", PARTITIONS)
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory() as directory:
+        env = program(cluster, topic, records, Path(directory), guarantee)
+        job = env.submit_async()
+        killers = [
+            threading.Thread(target=kill_workers, args=(env, kills, seed, outcome)),
+            threading.Thread(target=restart_broker, args=(env, cluster, restarts, seed, outcome)),
+        ]
+        try:
+            for killer in killers:
+                killer.start()
+            job.result()
+        finally:
+            env.close()
+            for killer in killers:
+                killer.join()
+    compare(cluster, topic, records, outcome)
+    return outcome
+
+
+def kill_workers(env, kills, seed, outcome):
+    """Kill workers that have begun to work, one after the other."""
+    chance, job = random.Random(seed), env._job
+    while outcome.kills < kills and not job.wait(chance.uniform(0.05, 0.6)):
+        tasks = [task for task in job._tasks if isinstance(task, WorkerTask)]
+        pids = [task.pid for task in tasks if task.pid is not None]
+        if pids and any(task.has_counted for task in tasks):
+            os.kill(chance.choice(pids), signal.SIGKILL)
+            outcome.kills += 1
+
+
+def restart_broker(env, cluster, restarts, seed, outcome):
+    """Kill the broker and start it again, again and again."""
+    chance, job = random.Random(seed), env._job
+    while outcome.restarts < restarts and not job.wait(chance.uniform(0.5, 3)):
+        cluster.restart()
+        outcome.restarts += 1
+
+
+def compare(cluster, topic, records, outcome):
+    """Compare what readers see with what there should be."""
+    expected = Counter((n % KEYS, n // 10 // WINDOW_MS * WINDOW_MS) for n in range(records))
+    wanted = Counter((key, start, number) for (key, start), number in expected.items())
+    found = Counter(
+        tuple(json.loads(message.value())) for message in read_topic(cluster.bootstrap, topic)
+    )
+    outcome.results = len(wanted)
+    outcome.missing = sum((wanted - found).values())
+    outcome.doubled = sum((found - wanted).values())
+
+
+def main():
+    """Read the arguments, run, tell."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--restarts", type=int, default=10)
+    parser.add_argument("--records", type=int, default=9_000_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    failed = False
+    with KafkaCluster() as cluster:
+        for guarantee in ("exactly_once", "at_least_once"):
+            done = run(
+                cluster,
+                options.records,
+                guarantee,
+                options.seed,
+                kills=options.kills,
+                restarts=options.restarts,
+            )
+            print(guarantee, done, flush=True)
+            failed |= done.missing > 0 or (guarantee == "exactly_once" and done.doubled > 0)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
