@@ -1,10 +1,10 @@
-"""Kills workers and brokers under a job that writes to Kafka, and looks at what readers see.
+"""Kills workers and the broker under a job from Kafka to Kafka, and looks at what readers see.
 
     PYTHONPATH=tests python -m kafka.kill_exactly_once --kills 100 --restarts 10
 
-Numbers are counted in windows by key, on two workers, and the counts go to Kafka. Meanwhile workers
-are killed, and the broker is killed and started again. With exactly-once, a reader of what is
-committed must see every result once; with at-least-once, none may be missing.
+Numbers are read from Kafka and counted in windows by key, on two workers, and the counts go to Kafka.
+Meanwhile workers are killed, and the broker is killed and started again. With exactly-once, a reader
+of what is committed must see every result once; with at-least-once, none may be missing.
 """
 
 import argparse
@@ -18,7 +18,10 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from confluent_kafka import Producer
 
 from kafka.kafka_cluster import KafkaCluster
 from kafka.kafka_reading import read_topic
@@ -28,7 +31,6 @@ from sage.kernel.runtime.worker.worker_task import WorkerTask
 KEYS = 53
 PARTITIONS = 4
 WINDOW_MS = 1000
-PAUSE = 0.002
 
 
 @dataclass
@@ -50,38 +52,58 @@ class Outcome:
     doubled: int = 0
 
 
-def slowly(number):
+def slowly(pause, record):
     """Hold the source back a little, so that there is something to kill."""
-    if number % 1000 == 0:
-        time.sleep(PAUSE)
+    number = record.value
+    if number // PARTITIONS % 1000 == 0:
+        time.sleep(pause)
     return number
 
 
-def program(cluster, topic, records, directory, guarantee):
+def fill(cluster, records):
+    """Make a topic of numbers, each partition in order; return its name."""
+    topic = fresh_topic(cluster, "numbers")
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": 50})
+    for number in range(records):
+        producer.produce(topic, str(number), partition=number % PARTITIONS)
+        if number % 50_000 == 0:
+            producer.flush()
+    assert producer.flush(60) == 0
+    return topic
+
+
+def fresh_topic(cluster, name):
+    return cluster.create_topic(f"{name}-{random.SystemRandom().randrange(1 << 40)}", PARTITIONS)
+
+
+def program(cluster, topics, directory, guarantee, pause):
     """Return the job."""
-    env = LocalEnvironment(f"kills {topic}", {"parallelism": 2, "batch_size": 500})
+    numbers, results = topics
+    env = LocalEnvironment(f"kills {results}", {"parallelism": 2, "batch_size": 500})
     env.enable_checkpointing(0.2, directory / "checkpoints")
     env.set_restart_strategy("fixed-delay", max_attempts=100_000, restart_delay=0)
+    read = env.from_kafka_source(
+        cluster.bootstrap, numbers, results, "earliest", stop="latest", timeout=60
+    )
     counted = (
-        env.from_batch(range(records))
-        .map(slowly)
+        read.map(partial(slowly, pause), name="slowly")
         .assign_timestamps(lambda n: n // 10, max_out_of_orderness=50)
         .key_by(lambda n: n % KEYS)
         .window(tumbling_time_window(milliseconds=WINDOW_MS))
         .aggregate(count())
     )
     counted.map(lambda r: [r.key, r.start, r.value]).to_kafka(
-        cluster.bootstrap, topic, guarantee, key=lambda result: str(result[0])
+        cluster.bootstrap, results, guarantee, key=lambda result: str(result[0])
     )
     return env
 
 
-def run(cluster, records, guarantee, seed, *, kills=0, restarts=0):
+def run(cluster, records, guarantee, seed, *, kills=0, restarts=0, pause=0.02):
     """Run the job, killing, and look at what it wrote."""
-    topic = cluster.create_topic(f"results-{random.SystemRandom().randrange(1 << 40)}", PARTITIONS)
+    topics = fill(cluster, records), fresh_topic(cluster, "results")
     outcome = Outcome()
     with tempfile.TemporaryDirectory() as directory:
-        env = program(cluster, topic, records, Path(directory), guarantee)
+        env = program(cluster, topics, Path(directory), guarantee, pause)
         job = env.submit_async()
         killers = [
             threading.Thread(target=kill_workers, args=(env, kills, seed, outcome)),
@@ -95,7 +117,7 @@ def run(cluster, records, guarantee, seed, *, kills=0, restarts=0):
             env.close()
             for killer in killers:
                 killer.join()
-    compare(cluster, topic, records, outcome)
+    compare(cluster, topics[1], records, outcome)
     return outcome
 
 
@@ -135,7 +157,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=10)
-    parser.add_argument("--records", type=int, default=9_000_000)
+    parser.add_argument("--records", type=int, default=3_000_000)
+    parser.add_argument("--pause", type=float, default=0.08, help="seconds, each 1,000 records")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
@@ -149,6 +172,7 @@ def main():
                 options.seed,
                 kills=options.kills,
                 restarts=options.restarts,
+                pause=options.pause,
             )
             print(guarantee, done, flush=True)
             failed |= done.missing > 0 or (guarantee == "exactly_once" and done.doubled > 0)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sage.common.suggest import shorten
+from sage.connector.kafka_client import ClientLog
 from sage.connector.kafka_rows import Row
 from sage.connector.kafka_settings import KafkaSettings, import_client
 from sage.connector.sink_error import SinkError
@@ -70,6 +71,7 @@ class KafkaProducer:
         self._context = context
         self._timeout = timeout
         self._failures = _Failures(settings)
+        self._log = ClientLog(settings, context.logger)
         kafka = import_client()
         self._error: type[Exception] = kafka.KafkaException
         ours = {
@@ -78,9 +80,10 @@ class KafkaProducer:
             **(properties or {}),
             "delivery.report.only.error": True,
             "on_delivery": self._failures.note,
+            "error_cb": self._log.on_error,
         }
         try:
-            self._client = kafka.Producer(ours, logger=context.logger)
+            self._client = kafka.Producer(ours, logger=self._log)
         except (self._error, TypeError, ValueError) as error:
             text = settings.hide(str(error))
             raise SinkError(f"Kafka's client does not accept the properties: {text}") from None

@@ -25,6 +25,7 @@ _OURS: Final[Mapping[str, str]] = {
     "on_delivery": "what is not delivered fails the job",
     "delivery.report.only.error": "what is not delivered fails the job",
     "logger": "the job logs what the client says",
+    "error_cb": "the job logs what the client says",
 }
 
 

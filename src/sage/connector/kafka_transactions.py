@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from sage.common.ids import new_uuid
+from sage.connector.kafka_client import create_consumer
 from sage.connector.kafka_producer import TURN_SECONDS, KafkaProducer
 from sage.connector.kafka_rows import Row
 from sage.connector.kafka_settings import KafkaSettings, import_client
@@ -348,10 +349,7 @@ class TransactionalId:
         if self._group is not None and self._group[0] != name:
             self._let_go_of_group()
         if self._group is None:
-            properties = self._settings.client_properties()
-            ours = {key: properties[key] for key in properties if _is_of_all_clients(key)}
-            ours |= {"group.id": name, "enable.auto.commit": False, "log_level": 0}
-            self._group = name, import_client().Consumer(ours)
+            self._group = name, create_consumer(_to_reach(self._settings), name)
         return self._group[1]
 
     def _let_go_of_group(self) -> None:
@@ -366,19 +364,20 @@ class TransactionalId:
         self._producer.close()
 
 
-def _is_of_all_clients(name: str) -> bool:
-    """Say whether a property is about reaching the brokers, and not about writing."""
-    first = name.partition(".")[0]
-    return first in {
-        "bootstrap",
-        "security",
-        "ssl",
-        "sasl",
-        "enable",
-        "client",
-        "broker",
-        "socket",
-    } and (name != "enable.idempotence")
+def _to_reach(settings: KafkaSettings) -> KafkaSettings:
+    """Return settings without those properties that are about writing."""
+    kinds = (
+        "security.",
+        "ssl.",
+        "sasl.",
+        "client.",
+        "socket.",
+        "broker.",
+        "enable.ssl",
+        "enable.sasl",
+    )
+    properties = {k: v for k, v in settings.properties.items() if k.startswith(kinds)}
+    return KafkaSettings(settings.bootstrap_servers, properties)
 
 
 def _marker(topic: str, *number: int) -> Any:
