@@ -5,16 +5,18 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from kafka.kafka_reading import read_topic, values
 from kafka.killed_sink import expected
-from sage import LocalEnvironment
+from sage import JobStatus, LocalEnvironment
 from sage.common.errors import OperatorError
-from sage.connector.kafka_sink import KafkaSink
+from sage.connector.kafka_sink import Guarantee, KafkaSink
 from sage.connector.row_buffer import Spill
 from sage.connector.sink_error import SinkError
+from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.testing import ManualClock, StandaloneContext
 from sage.testing.sink_conformance import check_sink
 
@@ -288,13 +290,25 @@ def test_nobody_is_waited_for_longer_than_said():
     assert "hush" not in f"{caught.value!r} {sink!r}"
 
 
-def test_a_job_that_is_cancelled_waits_for_nobody():
+def test_what_is_cancelled_waits_for_nobody():
     """Neither at a checkpoint nor when its queue is full."""
     sink = KafkaSink(NOBODY, "topic", properties={"queue.buffering.max.messages": 2})
     writer = sink.create_writer(StandaloneContext(cancelled=True), None)
     writer.write_batch("ab")
-    with pytest.raises(SinkError, match="cancelled"):
+    with pytest.raises(TaskCancelled):
         writer.flush()
-    with pytest.raises(SinkError, match="cancelled"):
+    with pytest.raises(TaskCancelled):
         writer.write_batch("c")
     writer.close()
+
+
+@pytest.mark.parametrize("guarantee", get_args(Guarantee))
+def test_a_job_that_waits_for_kafka_can_be_cancelled(guarantee):
+    """Whatever it waits for."""
+    env = LocalEnvironment("waits")
+    env.from_batch("ab").to_kafka(NOBODY, "topic", guarantee)
+    with env:
+        env.submit_async()
+        assert env.job.wait(0.3)["status"] == "error"
+        env.job.cancel(10)
+        assert env.job.status is JobStatus.CANCELED

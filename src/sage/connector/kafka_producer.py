@@ -13,6 +13,7 @@ from sage.connector.kafka_rows import Row
 from sage.connector.kafka_settings import KafkaSettings, import_client
 from sage.connector.sink_error import SinkError
 from sage.dataflow.function.context import RuntimeContext
+from sage.kernel.runtime.task.expansion import TaskCancelled
 
 TURN_SECONDS: Final = 0.5
 """How long a call into the client lasts at most, so that a job that is cancelled does not wait."""
@@ -21,7 +22,7 @@ _DEFAULTS: Final = {
     "enable.idempotence": True,
     "partitioner": "murmur2_random",  # as Java clients do it, so that topics can be joined
     "retry.backoff.ms": 20,  # a transaction right behind another is told to try again
-    "reconnect.backoff.ms": 20,  # the first connection waits for it too
+    "reconnect.backoff.ms": 50,  # the first connection waits for it too
 }
 
 
@@ -138,7 +139,8 @@ class KafkaProducer:
         How long that may last is a property of the client, `delivery.timeout.ms`.
 
         Raises:
-            SinkError: a record could not be delivered, or the job is being cancelled.
+            SinkError: a record could not be delivered.
+            TaskCancelled: the job is being cancelled.
         """
         while self._client.flush(TURN_SECONDS):
             self.check()
@@ -146,13 +148,13 @@ class KafkaProducer:
         self.check()
 
     def check_not_cancelled(self) -> None:
-        """Demand that there is still something to wait for.
+        """Leave off if there is nothing to wait for any more.
 
         Raises:
-            SinkError: the job is being cancelled.
+            TaskCancelled: the job is being cancelled, or has failed elsewhere.
         """
         if self._context.is_cancelled:
-            raise SinkError("the job is cancelled while records wait for Kafka")
+            raise TaskCancelled
 
     def insist(self, what: str, call: Callable[[float], Any]) -> Any:
         """Call the client until it answers: a call that is repeated goes on waiting.
@@ -224,14 +226,20 @@ class KafkaProducer:
             SinkError: with `deliver`: a record has not been delivered.
         """
         try:
-            if deliver and (left := self._client.flush(self._timeout)):
-                raise SinkError(f"{left} records have not reached Kafka in {self._timeout:g} s")
+            if deliver:
+                self._deliver()
             self.check()
         finally:
             with suppress(self._error):  # what it has to say has been said before
                 self._client.purge()
                 self._client.flush(0)
             del self._client  # this is what closes its connections
+
+    def _deliver(self) -> None:
+        until = time.monotonic() + self._timeout
+        while (left := self._client.flush(TURN_SECONDS)) and not self._context.is_cancelled:
+            if time.monotonic() > until:
+                raise SinkError(f"{left} records have not reached Kafka in {self._timeout:g} s")
 
 
 def is_worth_another_try(error: Exception) -> bool:
