@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
@@ -18,6 +19,10 @@ _NAMES: Final = ("json", "string", "bytes")
 _KINDS: Final = ("avro", "protobuf", "json_schema")
 _OF_THE_SERVER: Final = 500
 _REFUSED: Final = (401, 403, 429)
+_NOT_FOUND: Final = 404
+_HEAD: Final = 5  # a magic byte, and the number of the schema
+_ASK_AGAIN_SECONDS: Final = 30.0
+_MOST_UNKNOWN: Final = 1000
 
 
 class DeserializationError(SourceError):
@@ -96,14 +101,17 @@ class SchemaDeserializer:
         )
 
         deserializer, context = self._deserializer(client), SerializationContext(topic, field)
+        unknown = _UnknownSchemas()
 
         def decode(data: bytes) -> Any:
+            unknown.check(data)
             try:
                 return deserializer(data, context)
             except Exception as error:  # noqa: BLE001 - each kind of schema has its own
                 reason = self.registry.hide(error)
                 if _is_fault_of_registry(error):
                     raise SourceError(f"the schema registry does not serve: {reason}") from None
+                unknown.note(data, error, reason)
                 raise ValueError(reason) from None  # its own text may hold a password
 
         return decode
@@ -126,6 +134,33 @@ class SchemaDeserializer:
 
     def __repr__(self) -> str:
         return f"SchemaDeserializer({self.kind!r}, {self.registry!r})"
+
+
+class _UnknownSchemas:
+    """The schemas that the registry has said it does not know: it is not asked for each record."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[bytes, tuple[float, str]] = {}
+
+    def note(self, data: bytes, error: BaseException, reason: str) -> None:
+        """Take note of an answer of the registry."""
+        if getattr(error, "http_status_code", None) == _NOT_FOUND:
+            if (
+                len(self._reasons) >= _MOST_UNKNOWN
+            ):  # numbers that are none, in records that are bad
+                self._reasons.clear()
+            self._reasons[data[:_HEAD]] = (time.monotonic() + _ASK_AGAIN_SECONDS, reason)
+
+    def check(self, data: bytes) -> None:
+        """Check that the registry has not said lately that it does not know the schema.
+
+        Raises:
+            ValueError: it has.
+        """
+        if self._reasons:
+            until, reason = self._reasons.get(data[:_HEAD], (0.0, ""))
+            if time.monotonic() < until:
+                raise ValueError(reason)
 
 
 def _is_fault_of_registry(error: BaseException) -> bool:

@@ -371,7 +371,9 @@ class KafkaReader(SourceReader[KafkaRecord]):
         self._context.logger.error("%s: they are skipped", told)
         self._lost += max(0, low - partition.next)
         partition.next = low
-        self._consumer.seek(self._make(partition.topic, partition.number, low))
+        # The client has given the partition up: it cannot seek in it.
+        self._consumer.incremental_unassign([at])
+        self._consumer.incremental_assign([self._make(partition.topic, partition.number, low)])
 
     # ---- positions
 
