@@ -66,6 +66,9 @@ class _Reader(SourceReader):
                 return SplitBatch(*step)
         return None
 
+    def gauges(self):
+        return {"lag": len(self.source.script) - self.next}
+
     def snapshot(self):
         return dict.fromkeys(self.splits, self.next)
 
@@ -227,6 +230,21 @@ def test_a_restored_reader_is_given_what_it_had_found(tmp_path):
     assert source.restored == [False, True]
     assert source.given == [{"a": None, "b": None}, {"a": 3, "b": 3, "c": 3}]
     assert source.completed[0] == {"a": 3, "b": 3, "c": 3}
+
+
+def test_gauges_are_in_the_metrics_of_the_job_also_when_it_has_ended():
+    seen = []
+    script = [
+        ("a", [1]),
+        ("a", [2]),
+        lambda reader: seen.append(env.job.metrics["in"].gauges),
+        ("a", [3]),
+    ]
+    env = LocalEnvironment("gauges")
+    env.from_source(Script(script), name="in").sink(lambda record: None)
+    result = env.execute(progress=False)
+    assert seen == [{"lag": 1}]
+    assert result.metrics["in"].gauges == {"lag": 0}
 
 
 # ---- records that cannot be decoded

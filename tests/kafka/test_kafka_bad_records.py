@@ -140,7 +140,7 @@ def test_a_bad_key_is_told_as_one(kafka_cluster):
 
 def test_nulls_are_kept_if_wanted(kafka_cluster):
     topic = topic_with(kafka_cluster, [{"value": None, "key": b"gone"}, {"value": 1}])
-    for deserializer in ("json", lambda data: json.loads(data)):
+    for deserializer in ("json", json.loads):
         options = {"keep_nulls": True, "value_deserializer": deserializer}
         assert values(read(kafka_cluster, topic, **options)) == [None, 1]
         out, letters, _ = with_letters(kafka_cluster, topic, value_deserializer=deserializer)

@@ -210,7 +210,7 @@ def test_a_correct_source_passes():
         (UntoldSplits, "returned a list"),
         (UnknownSplit, "a batch is of 'x', not in"),
         (ForgetsHowItDeals, "after the source was pickled"),
-        (OddGauge, "gauges.. gives lag as 'much', no number"),
+        (OddGauge, "gauges.. gives lag as 'much', no whole number"),
     ],
 )
 def test_what_is_wrong_is_found(source, message):

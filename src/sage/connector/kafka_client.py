@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from sage.common.clock import SystemClock
 from sage.common.errors import ConfigError
 from sage.common.log import RateLimit, get_logger
 from sage.connector.kafka_settings import KafkaSettings, import_client
+
+T = TypeVar("T")
+
+_ASK_AGAIN_SECONDS: Final = 0.1
+TRANSIENT: Final = frozenset({
+    "_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_WAIT_COORD", "_MAX_POLL_EXCEEDED",
+    "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE", "REQUEST_TIMED_OUT",
+    "BROKER_NOT_AVAILABLE", "NETWORK_EXCEPTION", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH",
+    "OFFSET_NOT_AVAILABLE", "KAFKA_STORAGE_ERROR", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+})  # fmt: skip
+"""What the client gets over by trying again."""
 
 
 class ClientLog:
@@ -28,18 +41,20 @@ class ClientLog:
     def __init__(self, settings: KafkaSettings, logger: logging.Logger) -> None:
         self._settings = settings
         self._logger = logger
-        self._limits: dict[int, RateLimit] = {}
+        self._limits: dict[object, RateLimit] = {}
         self.errors = 0
         self.is_down = False
         self.fault: str | None = None
 
     def log(self, level: int, text: str, *args: object) -> None:
-        """Log a line of the client, at a bounded rate for each level."""
+        """Log a line of the client, at a bounded rate for each level of its own."""
         # Whatever ends here: the client keeps on trying, and what it cannot get over it reports.
-        level = min(level, logging.WARNING)
+        self._tell(level, min(level, logging.WARNING), text, *args)
+
+    def _tell(self, kind: object, level: int, text: str, *args: object) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        limit = self._limits.setdefault(level, RateLimit(SystemClock()))
+        limit = self._limits.setdefault(kind, RateLimit(SystemClock()))
         held = limit.admit()
         if held is not None:
             more = f" ({held} more lines since the last one)" if held else ""
@@ -51,13 +66,19 @@ class ClientLog:
         self.is_down = self.is_down or error.name() == "_ALL_BROKERS_DOWN"
         if error.fatal():
             self.fault = self._settings.hide(error.str())
-        self.log(logging.WARNING, "Kafka: %s", error.str())
+        self._tell(error.name(), logging.WARNING, "Kafka: %s", error.str())
+
+    def on_message(self) -> None:
+        """Take note that a broker has sent something."""
+        if self.is_down:
+            self.is_down = False
+            self._logger.info("Kafka is there again")
 
     def on_commit(self, error: Any, offsets: Any) -> None:
         """Take note that offsets could not be committed: they are for those who watch the job."""
         if error is not None:
             self.errors += 1
-            self.log(logging.WARNING, "offsets are not committed: %s", error.str())
+            self._tell("commit", logging.WARNING, "offsets are not committed: %s", error.str())
 
 
 def create_consumer(
@@ -93,3 +114,26 @@ def create_consumer(
     except (client.KafkaException, TypeError, ValueError) as error:
         text = settings.hide(str(error))
         raise ConfigError(f"the client of Kafka cannot be made: {text}") from None
+
+
+def ask(question: Callable[[float], T], timeout: float) -> T:
+    """Return an answer of the brokers, asked again while they cannot give one yet.
+
+    A broker that has just started, or has just become responsible, says so for a moment.
+
+    Args:
+        question: Asks; given for how many seconds to wait for the answer.
+        timeout: For how many seconds to ask.
+
+    Raises:
+        KafkaException: the brokers do not answer, or refuse.
+    """
+    failure, until = import_client().KafkaException, time.monotonic() + timeout
+    while True:
+        left = until - time.monotonic()
+        try:
+            return question(max(left, 0.1))
+        except failure as error:
+            if error.args[0].name() not in TRANSIENT or left <= _ASK_AGAIN_SECONDS:
+                raise
+        time.sleep(_ASK_AGAIN_SECONDS)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sage.common.errors import ConfigError, SourceError
 from sage.common.suggest import did_you_mean, shorten
+from sage.connector.kafka_client import ask
 from sage.dataflow.time import timestamp_ms
 
 Topics: TypeAlias = tuple[str, ...] | re.Pattern[str]
@@ -106,7 +107,7 @@ def list_partitions(client: Any, topics: Topics, timeout: float) -> list[str]:
         SourceError: a topic is not there.
         KafkaException: the brokers do not answer, or refuse.
     """
-    found = client.list_topics(timeout=timeout).topics
+    found = ask(lambda seconds: client.list_topics(timeout=seconds), timeout).topics
     if isinstance(topics, re.Pattern):
         wanted = [n for n in sorted(found) if topics.match(n) and not n.startswith("__")]
     else:
@@ -162,7 +163,7 @@ class OffsetFinder:
             SourceError: no offset is given for a partition.
             KafkaException: the brokers do not answer, or refuse.
         """
-        if isinstance(stop, int):
+        if isinstance(stop, int) and splits:
             return self._at(splits, stop)
         if stop == "latest":
             return {split: self._end(split, stop) for split in splits}
@@ -189,13 +190,13 @@ class OffsetFinder:
 
     def _committed(self, splits: Sequence[str]) -> dict[str, int]:
         asked = [self._make(*parse_split(split)) for split in splits]
-        answers = self._client.committed(asked, timeout=self._timeout)
+        answers = ask(lambda s: self._client.committed(asked, timeout=s), self._timeout)
         return {split_name(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def _at(self, splits: Sequence[str], ms: int) -> dict[str, int]:
         """Return the offset of the first record of a time or later; the end where there is none."""
         asked = [self._make(*parse_split(split), ms) for split in splits]
-        found = self._client.offsets_for_times(asked, timeout=self._timeout) if asked else []
+        found = ask(lambda s: self._client.offsets_for_times(asked, timeout=s), self._timeout)
         answers = {split_name(a.topic, a.partition): a.offset for a in found}
         return {s: o if o >= 0 else self._end(s, "latest") for s, o in answers.items()}
 
@@ -206,7 +207,9 @@ class OffsetFinder:
     def _range(self, split: str) -> tuple[int, int]:
         if split not in self._bounds:
             asked = self._make(*parse_split(split))
-            found = self._client.get_watermark_offsets(asked, timeout=self._timeout)
+            found = ask(
+                lambda s: self._client.get_watermark_offsets(asked, timeout=s), self._timeout
+            )
             if found is None:
                 raise SourceError(f"the brokers have not told the offsets of {split} in time")
             self._bounds[split] = found

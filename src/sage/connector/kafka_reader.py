@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sage.common.errors import OperatorError, SourceError
-from sage.connector.kafka_client import ClientLog, create_consumer
+from sage.connector.kafka_client import TRANSIENT, ClientLog, create_consumer
 from sage.connector.kafka_decoding import TopicDecoder
 from sage.connector.kafka_partitions import OffsetFinder, Position, parse_split, split_name
 from sage.connector.kafka_record import KafkaRecord
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
 
 _COMMIT_MS: Final = 5_000
 _LOST: Final = frozenset({"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"})
-_PASSING: Final = frozenset({
-    "_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_WAIT_COORD", "_MAX_POLL_EXCEEDED",
-    "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE", "REQUEST_TIMED_OUT",
-    "BROKER_NOT_AVAILABLE", "NETWORK_EXCEPTION", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH",
-    "OFFSET_NOT_AVAILABLE", "KAFKA_STORAGE_ERROR", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR",
-})  # fmt: skip
-"""What the client gets over by trying again."""
 
 
 class Partition:
@@ -97,7 +90,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
         self._committed: dict[tuple[str, int], int] = {}
         self._next_commit_ms = context.now_ms() + _COMMIT_MS
         self._lost = 0
-        self._last_gauges: Mapping[str, float] | None = None
+        self._last_gauges: Mapping[str, int] | None = None
         self._arrivals = ArrivalWatch(self._consumer, context.wake, context.operator_name)
         self._watch = PartitionWatch(
             source, self._consumer, context, self._log, self._behind, frozenset(splits)
@@ -208,7 +201,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
         if not messages:
             self._arrivals.wait()
             return False
-        self._log.is_down = False
+        self._log.on_message()
         if any(map(self._error_of, messages)):
             self._sort_out(messages)
         else:
@@ -342,7 +335,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
             self._reach(partition, message.offset())
         elif name in _LOST and partition is not None:
             self._skip_lost(partition)
-        elif name in _PASSING:
+        elif name in TRANSIENT:
             self._log.on_error(error)
         else:
             where = split_name(*place) if place[0] else "Kafka"
@@ -412,7 +405,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
 
     # ---- figures, and the end
 
-    def gauges(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, int]:
         """Return the lag of each partition and of all, errors, and whether the brokers are away."""
         if self._last_gauges is not None:
             return self._last_gauges
@@ -421,7 +414,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
             "lag": sum(lags.values()),
             **{f"lag{{split={split}}}": lag for split, lag in lags.items()},
             "broker_errors": self._log.errors,
-            "brokers_down": float(self._log.is_down),
+            "brokers_down": int(self._log.is_down),
             "lost": self._lost,
         }
 

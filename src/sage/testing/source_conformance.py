@@ -132,7 +132,7 @@ def _take_position(reader: SourceReader[Any], splits: Mapping[str, Any]) -> Mapp
         f"snapshot() names the splits {list(position)}; the reader was given {list(splits)}",
     )
     for name, figure in reader.gauges().items():
-        _demand(isinstance(figure, int | float), f"gauges() gives {name} as {figure!r}, no number")
+        _demand(type(figure) is int, f"gauges() gives {name} as {figure!r}, no whole number")
     copy: Mapping[str, Any] = pickle.loads(pickle.dumps(position))  # noqa: S301 - our own bytes
     _demand(copy == position, f"the position {position!r} is another one after pickling: {copy!r}")
     reader.checkpoint_complete(copy)

@@ -149,8 +149,8 @@ class SourceReader(ABC, Generic[T]):
             positions: What `snapshot` had returned for it.
         """
 
-    def gauges(self) -> Mapping[str, float]:
-        """Return figures of this reader as they are now, by name, for `job.metrics`.
+    def gauges(self) -> Mapping[str, int]:
+        """Return figures of this reader as they are now, by name: `job.metrics[...].gauges` sums them.
 
         Called from any thread at any time, some times a second: it answers at once from what is known
         already. Names are `"lag"` for records that are there and not read yet, of the whole reader;

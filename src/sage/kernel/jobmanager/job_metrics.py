@@ -166,6 +166,7 @@ class JobMeter:
                 task.figures,
                 record_counts(self._graph, counters),
                 task.watermarks,
+                task.gauges,
                 now_ms,
                 parts.get(subtask_name(number, in_slot=self._has_layout)),
             )

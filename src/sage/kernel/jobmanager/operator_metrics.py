@@ -25,6 +25,7 @@ class SubtaskMetrics(RecordCounts):
             no watermark, the input has ended, or the job is done.
         state_bytes: How much state of it the last checkpoint holds, in bytes.
         checkpoint: The part of its slot in the last checkpoint that completed; None if none has.
+        gauges: What a source says of itself, such as `"lag"`: records that are there and not read.
     """
 
     subtask: int = 0
@@ -33,6 +34,7 @@ class SubtaskMetrics(RecordCounts):
     watermark_lag_ms: int | None = None
     state_bytes: int = 0
     checkpoint: SubtaskCheckpoint | None = None
+    gauges: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class OperatorMetrics(RecordCounts):
         watermark_lag_ms: How far that is behind the job's clock, in milliseconds.
         state_bytes: How much state of it the last checkpoint holds, in bytes.
         subtasks: Each of its subtasks.
+        gauges: What a source says of itself, such as `"lag"`: records that are there and not read.
     """
 
     name: str
@@ -54,6 +57,7 @@ class OperatorMetrics(RecordCounts):
     watermark_lag_ms: int | None = None
     state_bytes: int = 0
     subtasks: tuple[SubtaskMetrics, ...] = ()
+    gauges: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, uid: str, subtasks: Sequence[SubtaskMetrics]) -> OperatorMetrics:
@@ -74,6 +78,7 @@ class OperatorMetrics(RecordCounts):
             watermark_lag_ms=max(lags, default=None),
             state_bytes=sum(part.state_bytes for part in subtasks),
             subtasks=tuple(subtasks),
+            gauges=_sums([part.gauges for part in subtasks]),
             **{
                 what: sum(getattr(part, what) for part in subtasks)
                 for what in RecordCounts.__dataclass_fields__
@@ -89,6 +94,7 @@ class SlotReading:
         figures: What it does with its time.
         counts: The counts of its operators.
         watermarks: How far event time has come for them, in milliseconds.
+        gauges: What its sources say of themselves.
         now_ms: The time of day, which watermarks are behind; None: the job is done.
         checkpoint: Its part in the last checkpoint.
     """
@@ -96,6 +102,7 @@ class SlotReading:
     figures: SlotFigures
     counts: Mapping[int, RecordCounts]
     watermarks: Mapping[int, int]
+    gauges: Mapping[int, Mapping[str, int]]
     now_ms: int | None
     checkpoint: SubtaskCheckpoint | None = None
 
@@ -110,7 +117,13 @@ class SlotReading:
             watermark_lag_ms=_lag(mark, self.now_ms),
             state_bytes=0 if self.checkpoint is None else self.checkpoint.sizes.get(uid, 0),
             checkpoint=self.checkpoint,
+            gauges=self.gauges.get(node, {}),
         )
+
+
+def _sums(gauges: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = dict.fromkeys(name for part in gauges for name in part)
+    return {name: sum(part.get(name, 0) for part in gauges) for name in names}
 
 
 def _lag(watermark: int | None, now_ms: int | None) -> int | None:

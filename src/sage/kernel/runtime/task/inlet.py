@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from sage.dataflow.function.source import SourceReader, SplitBatch
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph
 from sage.dataflow.operator.base import Operator, RecordOperator
 from sage.dataflow.operator.timestamps import Assigner, AssignTimestamps
+from sage.kernel.runtime.task.failure import USER_ERRORS
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.segment import Deliver
 
@@ -124,3 +126,13 @@ class ReadPositions:
         """
         done = sorted(number for number in self._of if number <= checkpoint_id)
         return [self._of.pop(number) for number in done][-1] if done else None
+
+
+def read_gauges(operators: Iterable[LiveOperator]) -> dict[int, Mapping[str, int]]:
+    """Ask the readers among operators what they have to say of themselves; from any thread."""
+    found: dict[int, Mapping[str, int]] = {}
+    for live in operators:
+        if live.reader is not None:
+            with suppress(*USER_ERRORS):  # it is just being closed: what it said last must do
+                found[live.node.id] = live.reader.gauges()
+    return found

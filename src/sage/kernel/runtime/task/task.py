@@ -30,7 +30,13 @@ from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
-from sage.kernel.runtime.task.inlet import FIRST_BATCH, Inlet, ReadPositions, split_assigners
+from sage.kernel.runtime.task.inlet import (
+    FIRST_BATCH,
+    Inlet,
+    ReadPositions,
+    read_gauges,
+    split_assigners,
+)
 from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
 from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
@@ -83,6 +89,7 @@ class Task:
         monotonic = job.clock.monotonic
         self._meter = SlotMeter(vertex.id, monotonic) if exchange is None else exchange.meter
         self._read_watermarks: Callable[[], Mapping[int, int]] = dict
+        self._gauges: Mapping[int, Mapping[str, int]] = {}
         self._forget_time: Callable[[], None] = lambda: None
         self._doorbell = Doorbell() if exchange is None else exchange.links.bell
         self._stopping = self._stopped = self._closing = False
@@ -155,12 +162,7 @@ class Task:
             self._live[node].open()
         for node, live in self._live.items():
             self._create_part(node, live)
-        for node, live in self._live.items():
-            operator = live.node.operator
-            if isinstance(operator, (ReadSource, BatchOperator)) or operator.final:
-                self._outputs[node] = self._fuser.output(node)
-            if isinstance(operator, ReadSource):
-                live.context = replace(live.context, fail=self._fuser.failing(live))
+        self._make_outputs()
         self._fuser.connect()
         for live in self._live.values():
             self._go_on_from(live)
@@ -181,6 +183,14 @@ class Task:
                 self._time.source_ended(node)
             else:
                 self._open_source(self._live[node], self._live[node].node.operator)
+
+    def _make_outputs(self) -> None:
+        for node, live in self._live.items():
+            operator = live.node.operator
+            if isinstance(operator, (ReadSource, BatchOperator)) or operator.final:
+                self._outputs[node] = self._fuser.output(node)
+            if isinstance(operator, ReadSource):
+                live.context = replace(live.context, fail=self._fuser.failing(live))
 
     def _go_on_from(self, live: LiveOperator) -> None:
         """Take over what is the task's own of what an operator finds of an earlier attempt."""
@@ -413,6 +423,12 @@ class Task:
     def watermarks(self) -> Mapping[int, int]:
         """How far event time has come, in milliseconds, for those operators that have any."""
         return self._read_watermarks()
+
+    @property
+    def gauges(self) -> Mapping[int, Mapping[str, int]]:
+        """What its sources say of themselves, by name; from any thread, and also when it has ended."""
+        self._gauges = {**self._gauges, **read_gauges(tuple(self._live.values()))}
+        return self._gauges
 
     # ---- checkpoints
 
@@ -653,7 +669,7 @@ class Task:
 
     def _forget(self) -> None:
         """Keep figures only: whoever holds on to a job that is done shall not keep its state."""
-        watermarks, self._totals = self.watermarks, self.total_counts()
+        watermarks, self._totals, self._gauges = self.watermarks, self.total_counts(), self.gauges
         self._read_watermarks = lambda: watermarks
         self._forget_time()
         self._meter.end()

@@ -157,6 +157,7 @@ class Counted:
         figures: What it does with its time.
         watermarks: How far event time has come for its operators.
         calls: What it knows of its calls to services, by service.
+        gauges: What its sources say of themselves.
     """
 
     values: dict[tuple[int, str], int]
@@ -164,6 +165,7 @@ class Counted:
     figures: SlotFigures
     watermarks: Mapping[int, int]
     calls: Mapping[str, Calls]
+    gauges: Mapping[int, Mapping[str, int]]
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,7 @@ class Slot:
         task, counts = self.task, self._counters.snapshot()
         calls = self._services.calls()
         self._teller.tell(
-            Counted(counts, task.total_counts(), task.figures, task.watermarks, calls)
+            Counted(counts, task.total_counts(), task.figures, task.watermarks, calls, task.gauges)
         )
 
 

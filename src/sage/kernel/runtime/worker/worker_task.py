@@ -67,6 +67,7 @@ class WorkerTask:
         last_checkpoint: The number of the last checkpoint before it runs.
         figures: What it does with its time, as last heard.
         watermarks: How far event time has come for its operators, as last heard.
+        gauges: What its sources say of themselves, as last heard.
         calls: What it knows of its calls to services, by service, as last heard.
         has_ended: Always false: a slot that has nothing to do is not made.
     """
@@ -92,6 +93,7 @@ class WorkerTask:
         self._totals: list[int | None] = []
         self.figures = SlotFigures(order.slot)
         self.watermarks: Mapping[int, int] = {}
+        self.gauges: Mapping[int, Mapping[str, int]] = {}
         self.calls: Mapping[str, Calls] = {}
         self._logger = get_logger(order.settings.job_name, f"worker-{order.slot}")
         self._process: subprocess.Popen[bytes] | None = None
@@ -263,6 +265,7 @@ class WorkerTask:
             self._counters.replace(message.values)
             self._totals, self.figures = message.totals, message.figures
             self.watermarks, self.calls = message.watermarks, message.calls
+            self.gauges = message.gauges
         elif isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif isinstance(message, Printed):
