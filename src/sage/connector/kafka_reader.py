@@ -209,13 +209,10 @@ class KafkaReader(SourceReader[KafkaRecord]):
         return True
 
     def _take(self, max_records: int) -> list[Any]:
-        messages, most = self._arrivals.take(), self._options["max_poll_records"]
-        while len(messages) < max_records:
-            asked = min(most, max_records - len(messages))
-            found = self._consumer.consume(asked, 0)
-            messages += found
-            if len(found) < asked:
-                break
+        messages = self._arrivals.take()
+        asked = min(max_records, self._options["max_poll_records"]) - len(messages)
+        if asked > 0:
+            messages += self._consumer.consume(asked, 0)
         return messages
 
     def _part(self, messages: list[Any]) -> None:

@@ -3,7 +3,7 @@
 The records of an epoch, that is, between two checkpoints, are kept aside and written at the commit,
 in one transaction of Kafka's. Its *marker* is in the same transaction: a committed offset of a
 consumer group of the writer's own, whose number is that of the checkpoint. A commit that finds its
-marker does nothing. The reasons are in ADR 010.
+marker does nothing. The reasons are in ADR 011.
 
 A transactional id is held by one producer at a time. Who takes it makes Kafka end the transaction
 of whoever had it before, and refuse all that may still come of that one. So the marker is read only

@@ -532,7 +532,9 @@ class BaseEnvironment(ABC):
             >>> from sage import LocalEnvironment
             >>> env = LocalEnvironment("events")
             >>> events = env.from_kafka_source("localhost:9092", "events", "reports")
-            >>> print(env.explain())
+            >>> values = events.map(lambda record: record.value).collect()
+            >>> env.explain().splitlines()[1]
+            'task 1: from_kafka_source'
         """
         options, rest = part_options(kw)
         source = KafkaSource(
