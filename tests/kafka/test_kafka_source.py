@@ -252,6 +252,33 @@ def test_a_job_goes_on_from_its_checkpoint_and_its_group_shows_it(kafka_cluster,
     assert sorted([*out, *more]) == list(range(110))
 
 
+def test_it_goes_on_at_another_parallelism(kafka_cluster, tmp_path):
+    begin = 1_700_000_000_000
+    records = [{"value": n, "partition": n % 3, "timestamp": begin + n} for n in range(90)]
+    topic = topic_with(kafka_cluster, records[:60], partitions=3)
+
+    def build(parallelism, **options):
+        env = LocalEnvironment("rescaled")
+        env.set_parallelism(parallelism)
+        source = env.from_kafka_source(
+            kafka_cluster.bootstrap, topic, "rescaled", "earliest", uid="in", **options
+        )
+        counts = source.assign_timestamps(uid="time").key_by(lambda r: r.value % 2, uid="key")
+        return env, counts.window(tumbling_time_window(0.01)).count(uid="count").collect()
+
+    env, first = build(1)
+    env.enable_checkpointing(3600, tmp_path / "checkpoints")
+    with running(env) as job:
+        wait_for(lambda: job.metrics.records_in == 60)
+        answer = job.stop(PATIENCE, savepoint=tmp_path / "savepoints")
+    assert answer["status"] == "success", answer
+    write(kafka_cluster, topic, records[60:])
+    env, second = build(2, stop="latest")
+    env.execute(progress=False, timeout=60, from_savepoint=answer["message"])
+    counts = sorted((c.start - begin, c.key, c.value) for c in [*first, *second])
+    assert counts == [(10 * start, key, 5) for start in range(9) for key in range(2)]
+
+
 def test_subtasks_share_the_partitions(kafka_cluster):
     records = [{"value": n, "partition": n % 4} for n in range(200)]
     topic = topic_with(kafka_cluster, records, partitions=4)
