@@ -48,6 +48,11 @@ class TaskHandle(CheckpointedTask, Protocol):
         ...
 
     @property
+    def gauges(self) -> Mapping[int, Mapping[str, int]]:
+        """What its sources say of themselves, by their ids, as last heard."""
+        ...
+
+    @property
     def calls(self) -> Mapping[str, Calls]:
         """What it knows of its calls to services, by service, as last heard."""
         ...
