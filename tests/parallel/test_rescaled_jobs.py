@@ -148,7 +148,7 @@ def test_the_number_of_key_groups_comes_with_the_state(tmp_path):
     with environment(2, tmp_path) as env:
         found = counts(env, 1.0, modulo)
         env.execute(progress=False, from_savepoint=savepoint)
-        assert env._job._workers.graph.max_parallelism == 5
+        assert env._job._deployment.layout.max_parallelism == 5
     assert sorted(found) == [(n, 15 if n < 2 else 14) for n in range(7)]
 
 
