@@ -65,8 +65,7 @@ def test_the_header_may_be_given_or_missing(tmp_path):
     assert csv_row_to_dict(given_names[0]) == {"a": "1", "b": "2"}
     (row,) = read_all(CsvSource(path, header=False))
     assert (row.header, row.line) == (None, 1)
-    with pytest.raises(ValueError, match="no header"):
-        csv_row_to_dict(row)
+    assert csv_row_to_dict(row) == {"0": "1", "1": "2"}
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n", "\n\n"])
@@ -128,3 +127,17 @@ def test_a_file_that_cannot_be_parsed_fails_behind_the_rows_before(
             position = reader.snapshot()
             with pytest.raises(SourceError, match=f"line {line}: .*{what}"):
                 reader.read_batch(100)
+
+
+def test_the_parts_of_a_file_have_each_row_once_under_the_header_of_the_file(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [[str(n), "x" * (n % 7)] for n in range(30)]
+    write(path, [["a", "b"], *rows])
+    for part in (3, 50):
+        read = check_source(lambda: CsvSource(path, split_bytes=part))  # noqa: B023
+        assert [row.values for row in read] == rows
+        assert {row.header for row in read} == {("a", "b")}
+    assert read[-1].begin == 200
+    bad = CsvRow("t.csv", 7, ["1"], ("a", "b"), 150)
+    with pytest.raises(ValueError, match=r"t.csv from byte 150 on, line 7: expected 2"):
+        csv_row_to_dict(bad)

@@ -5,18 +5,28 @@ import pickle
 from contextlib import closing
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sage.common.errors import SourceError
 from sage.connector import text_lines
-from sage.connector.file import TextFileSource, find_files
+from sage.connector.file import TextFileSource
+from sage.connector.file_paths import find_files
 from sage.testing import StandaloneContext, check_source, read_all
 
 in_one_folder = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 texts = st.text(st.sampled_from("ab\n\n\r\té€😀\x0b\u2028\ufeff"), max_size=25)
+
+
+def zstd(data):
+    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
+
+
+def halves(data):
+    return data[: len(data) // 2], data[len(data) // 2 :]
 
 
 def model(text):
@@ -39,12 +49,15 @@ def test_any_text_conforms_wherever_the_chunks_end(text, small_chunks, tmp_path)
     check_source(lambda: TextFileSource(path), model(text))
 
 
-@in_one_folder
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zstd)])
+@settings(in_one_folder, max_examples=15)
 @given(contents=st.lists(texts, min_size=1, max_size=3))
-def test_compressed_files_conform_one_after_another(contents, small_chunks, tmp_path):
-    paths = [tmp_path / f"{index}.gz" for index in range(len(contents))]
+def test_compressed_files_conform_one_after_another(
+    suffix, compress, contents, small_chunks, tmp_path
+):
+    paths = [tmp_path / f"{index}{suffix}" for index in range(len(contents))]
     for path, text in zip(paths, contents, strict=True):
-        path.write_bytes(gzip.compress(text.encode()))
+        path.write_bytes(b"".join(compress(half) for half in halves(text.encode())))
     check_source(lambda: TextFileSource(paths), [line for t in contents for line in model(t)])
 
 
@@ -175,21 +188,28 @@ def test_bytes_that_are_no_text_are_found_in_one_piece_too(tmp_path):
     assert "line 1" in read_until_fault(TextFileSource(path))[1]
 
 
-def test_a_truncated_gzip_file_does_not_end_silently(tmp_path):
-    path = tmp_path / "text.gz"
-    lines = [f"line {n} {n * 7919 % 10007}" for n in range(5000)]
-    path.write_bytes(gzip.compress("\n".join(lines).encode())[:-2000])
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zstd)])
+def test_a_truncated_file_does_not_end_silently(suffix, compress, tmp_path):
+    path = tmp_path / f"text{suffix}"
+    lines = [f"line {n} {n * 7919 % 100_007}" for n in range(50_000)]
+    path.write_bytes(compress("\n".join(lines).encode())[:-2000])
     records, message = read_until_fault(TextFileSource(path))
-    assert 1000 < len(records) < 5000
+    assert 1000 < len(records) < 50_000
     assert records == lines[: len(records)]
     assert f"after line {len(records)}: cannot be read on: the compressed data ends" in message
 
 
 @pytest.mark.parametrize(
-    "damage", [b"no gzip at all", gzip.compress(b"a\n" * 9, mtime=0)[:12] + b"?" * 30]
+    ("suffix", "damage"),
+    [
+        (".gz", b"no gzip at all"),
+        (".gz", gzip.compress(b"a\n" * 9, mtime=0)[:12] + b"?" * 30),
+        (".zst", b"no zstd at all"),
+        (".zst", zstd(b"a\n" * 9)[:-4] + b"????"),
+    ],
 )
-def test_a_damaged_gzip_file_is_named(damage, tmp_path):
-    path = tmp_path / "text.gz"
+def test_a_damaged_compressed_file_is_named(suffix, damage, tmp_path):
+    path = tmp_path / f"text{suffix}"
     path.write_bytes(damage)
     assert f"{path}, after line 0" in read_until_fault(TextFileSource(path))[1]
 
@@ -200,6 +220,78 @@ def test_compression_can_be_told(tmp_path):
     assert read_all(TextFileSource(path, compression="gzip")) == ["a", "b"]
     other = path.rename(tmp_path / "text.gz")
     assert len(read_all(TextFileSource(other, compression="none", encoding="latin-1"))) >= 1
+
+
+@pytest.mark.parametrize("limit", [5, 70_000])
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_a_line_that_is_too_long_is_named_after_the_lines_before_it(limit, end, tmp_path):
+    path = tmp_path / "text"
+    fits = ["one", "x" * limit]
+    path.write_bytes(("\r\n".join([*fits, "y" * (limit + 1)]) + end).encode())
+    records, message = read_until_fault(TextFileSource(path, max_line_bytes=limit))
+    assert records == fits
+    assert f"{path}, line 3 has more than {limit} bytes" in message
+    assert len(read_all(TextFileSource(path, max_line_bytes=limit + 1))) == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": "zip"}, {"max_line_bytes": 0}, {"split_bytes": 1.5}, {"split_byte": 5}],
+)
+def test_odd_settings_are_told_at_once(options):
+    with pytest.raises(SourceError, match=str(next(iter(options)))):
+        TextFileSource("x", **options)
+
+
+# ---- parts of files
+
+
+@settings(in_one_folder, max_examples=60)
+@given(text=texts, part=st.integers(1, 9), subtasks=st.integers(1, 3))
+def test_the_parts_of_a_file_have_each_line_once(text, part, subtasks, small_chunks, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(text.encode())
+    source = TextFileSource(path, split_bytes=part)
+    splits = source.list_splits()
+    read = []
+    for subtask in range(min(subtasks, len(splits))):
+        with closing(
+            source.create_reader(dict.fromkeys(splits[subtask::subtasks]), StandaloneContext())
+        ) as reader:
+            while (batch := reader.read_batch(3)) is not None:
+                read += batch
+    assert sorted(read) == sorted(model(text))
+    check_source(lambda: TextFileSource(path, split_bytes=part), model(text))
+
+
+def test_small_and_compressed_files_are_not_cut(tmp_path):
+    small, packed, big = (tmp_path / name for name in ("small", "packed.gz", "big"))
+    small.write_text("a\nb\n")
+    packed.write_bytes(gzip.compress(b"a line\n" * 9))
+    big.write_text("a\nb\nc\n")
+    source = TextFileSource([small, packed, big], split_bytes=4)
+    assert source.list_splits() == [
+        str(small), str(packed), f"{big}#bytes=0+4", f"{big}#bytes=4+4",
+    ]  # fmt: skip
+    assert len(read_all(source)) == 2 + 9 + 3
+
+
+def test_a_fault_in_a_part_says_from_where_its_lines_are_counted(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"one\ntwo\nthr\xffee\n")
+    records, message = read_until_fault(TextFileSource(path, split_bytes=4))
+    assert records == ["one", "two"]
+    assert f"{path} from byte 8 on, line 1: the bytes" in message
+
+
+def test_files_that_were_cut_in_another_way_are_not_read_twice(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("a\nb\nc\n")
+    position = position_after(TextFileSource(path, split_bytes=4), 2)
+    for source in (TextFileSource(path), TextFileSource(path, split_bytes=2)):
+        splits = dict.fromkeys(source.list_splits()) | position
+        with pytest.raises(SourceError, match="split_bytes, or the file, was another"):
+            source.create_reader(splits, StandaloneContext())
 
 
 @pytest.mark.parametrize("position", [(900, 9, 0), (1, 1, 0), (0, 0, 3)])

@@ -9,15 +9,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import msgspec
 
 from sage.common.errors import SourceError
-from sage.connector.file import FilesReader, Paths, RecordFile, find_files, list_paths
-from sage.connector.text_lines import Compression, LineFile, check_encoding
-from sage.dataflow.function.context import SourceContext
-from sage.dataflow.function.source import Source, SourceReader
+from sage.connector.file import LinesSource, TextFileOptions
+from sage.connector.file_parts import parse_part
+from sage.connector.file_paths import Paths
+from sage.connector.text_lines import LineFile
 
 
 class CsvRow(msgspec.Struct, frozen=True, gc=False):
@@ -28,19 +28,27 @@ class CsvRow(msgspec.Struct, frozen=True, gc=False):
         line: The number of the line on which the row begins, counted from 1.
         values: The columns, as text.
         header: The names of the columns, or `None`.
+        begin: The byte of the file from which lines are counted: not 0 in a part of a file.
     """
 
     path: str
     line: int
     values: list[str]
     header: tuple[str, ...] | None
+    begin: int = 0
+
+    @property
+    def place(self) -> str:
+        """The file and the line, for errors."""
+        begin = f" from byte {self.begin} on" if self.begin else ""
+        return f"{self.path}{begin}, line {self.line}"
 
 
 def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
-    """Return the columns of `row` by their names.
+    """Return the columns of `row` by their names; by their numbers, "0" first, without a header.
 
     Raises:
-        ValueError: the row has more or fewer columns than the header, or there is no header.
+        ValueError: the row has more or fewer columns than the header.
 
     Examples:
         >>> csv_row_to_dict(CsvRow("trips.csv", 2, ["JFK", "LAX"], ("origin", "dest")))
@@ -48,16 +56,16 @@ def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
     """
     header, values = row.header, row.values
     if header is None:
-        raise ValueError(f"{row.path}, line {row.line}: the file has no header to name the columns")
+        return {str(number): value for number, value in enumerate(values)}
     if len(values) != len(header):
         raise ValueError(
-            f"{row.path}, line {row.line}: expected {len(header)} columns "
+            f"{row.place}: expected {len(header)} columns "
             f"({', '.join(header)}), found {len(values)}"
         )
     return dict(zip(header, values))  # noqa: B905 - the lengths are equal, and strict= takes time
 
 
-class CsvSource(Source[CsvRow]):
+class CsvSource(LinesSource[CsvRow]):
     r"""Reads CSV files row by row.
 
     A quoted value may hold the delimiter, quotes (doubled) and line ends. Blank lines are passed
@@ -70,7 +78,8 @@ class CsvSource(Source[CsvRow]):
         delimiter: The character between two columns.
         quotechar: The character around a value that holds a delimiter or a line end.
         encoding: As in `TextFileSource`; a byte order mark is dropped by default.
-        compression: As in `TextFileSource`.
+        options: See `TextFileOptions`. `split_bytes` is for files in which no value holds a line
+            end.
 
     Raises:
         SourceError: the encoding, the delimiter or the quote character cannot be used.
@@ -85,8 +94,6 @@ class CsvSource(Source[CsvRow]):
         [{'origin': 'JFK', 'note': 'late, very'}]
     """
 
-    bounded = True
-
     def __init__(
         self,
         paths: Paths,
@@ -95,44 +102,37 @@ class CsvSource(Source[CsvRow]):
         delimiter: str = ",",
         quotechar: str = '"',
         encoding: str = "utf-8-sig",
-        compression: Compression = "infer",
+        **options: Unpack[TextFileOptions],
     ) -> None:
-        self._paths = list_paths(paths)
+        super().__init__(paths, encoding, options)
         if not isinstance(header, (bool, Iterable)):
             raise SourceError(f"header is True, False or the names of the columns, not {header!r}")
         self._header = header if isinstance(header, bool) else tuple(header)
         self._format = {"delimiter": delimiter, "quotechar": quotechar}
-        self._encoding = check_encoding(encoding)
-        self._compression = compression
         try:
             csv.reader((), **cast("Any", self._format))
         except (TypeError, ValueError) as error:
             raise SourceError(f"CSV files cannot be read this way: {error}") from None
 
-    def list_splits(self) -> Sequence[str]:
-        """Return the files.
-
-        Raises:
-            SourceError: a file is missing, a directory, or nothing matches a pattern.
-        """
-        return find_files(self._paths)
-
-    def create_reader(
-        self, splits: Mapping[str, Any], context: SourceContext
-    ) -> SourceReader[CsvRow]:
-        """Return a reader of the files `splits`; each is opened when its turn comes."""
-        return FilesReader(splits, self._open)
-
-    def _open(self, path: str, position: Any) -> RecordFile[CsvRow]:
-        lines = LineFile(path, self._encoding, self._compression, keep_ends=True)
+    def open_file(self, split: str, position: Any) -> _CsvFile:
+        """Open a file at a position; see `FileSource.open_file`."""
+        lines = self.open_lines(split, keep_ends=True)
         try:
             file = _CsvFile(lines, self._format, position)
             if position is None:
-                file.name_columns(self._header)
+                file.name_columns(self._names(split) if lines.begin else self._header)
         except BaseException:
             lines.close()
             raise
         return file
+
+    def _names(self, split: str) -> bool | tuple[str, ...]:
+        """Return the names of the columns of a file that is begun in its midst."""
+        if self._header is not True:
+            return self._header
+        whole = self.open_file(parse_part(split)[0], None)
+        whole.close()
+        return whole.header or False
 
 
 class _CsvFile:
@@ -145,12 +145,14 @@ class _CsvFile:
     def __init__(self, file: LineFile, style: Mapping[str, Any], position: Any) -> None:
         self._file = file
         lines: list[str] = []
-        self._header: tuple[str, ...] | None = None
+        self.header: tuple[str, ...] | None = None
         self._lines_before = 0
-        if position is not None:
+        if position is None:
+            file.begin_part()
+        else:
             *at, header = position
             lines = file.seek(at)
-            self._header = None if header is None else tuple(header)
+            self.header = None if header is None else tuple(header)
             self._lines_before = at[1] + at[2]
         self._piece_begin = 0
         self._ended = False
@@ -170,10 +172,10 @@ class _CsvFile:
         """Take the names of the columns as given, or from the first row."""
         if header is True:
             first = self.read(1)
-            self._header = tuple(first[0].values) if first else None
+            self.header = tuple(first[0].values) if first else None
         elif header is not False:
-            self._header = header
-        names = self._header or ()
+            self.header = header
+        names = self.header or ()
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise SourceError(
                 f"{self._file.path}: the column name {twice[0]!r} occurs {names.count(twice[0])} "
@@ -202,14 +204,14 @@ class _CsvFile:
         return rows
 
     def _parse(self, rows: list[CsvRow], max_records: int) -> None:
-        reader, path, header = self._rows, self._file.path, self._header
+        reader, path, header, begin = self._rows, self._file.path, self.header, self._file.begin
         line = self._lines_before + reader.line_num + 1
         try:
             for values in islice(reader, max_records):
                 if self._ended:  # the parser asked for more lines in the middle of this row
                     raise self._wrong(line, "a quoted value begins here and never ends")
                 if values:
-                    rows.append(CsvRow(path, line, values, header))
+                    rows.append(CsvRow(path, line, values, header, begin))
                 line = self._lines_before + reader.line_num + 1
         except csv.Error as error:
             raise self._wrong(line, str(error)) from error
@@ -218,7 +220,7 @@ class _CsvFile:
 
     def _wrong(self, line: int, what: str) -> SourceError:
         return SourceError(
-            f"{self._file.path}, line {line}: {what}; mend the file, or give the delimiter and "
+            f"{self._file.place}, line {line}: {what}; mend the file, or give the delimiter and "
             "quotechar that it is written with"
         )
 
@@ -226,7 +228,7 @@ class _CsvFile:
         """Return the position of the next row."""
         if self._fault_position is not None:
             return self._fault_position
-        return (*self._file.position(self._rows.line_num - self._piece_begin), self._header)
+        return (*self._file.position(self._rows.line_num - self._piece_begin), self.header)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,32 +1,105 @@
-"""`TextFileSource`: the lines of text files; and what all sources of files share.
+"""`TextFileSource`: the lines of text files.
 
-That is: which files a path or a pattern stands for, and reading them one after another. How one
-file becomes lines is in `text_lines`, rows are in `csv_file`, JSON in `json_lines`.
+How one file becomes lines is in `text_lines`; what all sources of files share is in `file_source`.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from glob import glob, has_magic
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from sage.common.errors import SourceError
 from sage.common.suggest import did_you_mean
-from sage.connector.text_lines import Compression, LineFile, check_encoding
+from sage.connector.compression import Compression, codec_of
+from sage.connector.file_parts import all_parts, check_parts, check_split_bytes, parse_part
+from sage.connector.file_paths import Paths
+from sage.connector.file_source import FileSource
+from sage.connector.text_lines import MAX_LINE_BYTES, LineFile, TextFormat
 from sage.dataflow.function.context import SourceContext
-from sage.dataflow.function.source import Source, SourceReader
+from sage.dataflow.function.source import SourceReader
 
-T = TypeVar("T")
-
-Paths: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-
-END: Final = "end"
-"""The position of a file that has been read to its end."""
+T_co = TypeVar("T_co", covariant=True)
 
 
-class TextFileSource(Source[str]):
+class TextFileOptions(TypedDict, total=False):
+    """The rarer settings of sources that read lines.
+
+    Attributes:
+        compression: `"infer"` decompresses files called `*.gz`, `*.zst` and `*.zstd`; `"gzip"` and
+            `"zstd"` (extra `zstd`) all of them; `"none"` none.
+        max_line_bytes: A longer line is an error, 64 MiB by default: a file that has no lines is
+            found out before it fills the memory.
+        split_bytes: Cut files that are bigger than that, and not compressed, into parts of so many
+            bytes, at line ends. Several subtasks then read one file, and its lines keep their
+            order within a part only.
+    """
+
+    compression: Compression
+    max_line_bytes: int
+    split_bytes: int | None
+
+
+class LinesSource(FileSource[T_co]):
+    """Reads files of lines; what text and CSV share.
+
+    Args:
+        paths: As in `FileSource`.
+        encoding: Of the text.
+        options: See `TextFileOptions`.
+
+    Raises:
+        SourceError: a setting cannot be used.
+    """
+
+    def __init__(self, paths: Paths, encoding: str, options: TextFileOptions) -> None:
+        known: Collection[str] = TextFileOptions.__annotations__
+        for name in options:
+            if name not in known:
+                raise SourceError(
+                    f"{type(self).__name__} has no option {name!r}.{did_you_mean(name, known)}"
+                )
+        super().__init__(paths)
+        self._text = TextFormat(
+            encoding,
+            options.get("compression", "infer"),
+            options.get("max_line_bytes", MAX_LINE_BYTES),
+        )
+        self._split_bytes = check_split_bytes(options.get("split_bytes"))
+
+    def list_splits(self) -> Sequence[str]:
+        """Return the files, or the parts of them.
+
+        Raises:
+            SourceError: a file is missing, a directory, or nothing matches a pattern.
+        """
+        paths = super().list_splits()
+        if self._split_bytes is None:
+            return paths
+        packed = [path for path in paths if codec_of(path, self._text.compression) is not None]
+        return all_parts(paths, self._split_bytes, packed)
+
+    def create_reader(
+        self, splits: Mapping[str, Any], context: SourceContext
+    ) -> SourceReader[T_co]:
+        """Return a reader of the files or parts `splits`; each is opened when its turn comes.
+
+        Raises:
+            SourceError: files were cut in another way when the positions were taken.
+        """
+        check_parts(splits)
+        return super().create_reader(splits, context)
+
+    def open_lines(self, split: str, *, keep_ends: bool = False) -> LineFile:
+        """Open a file or a part of one.
+
+        Raises:
+            SourceError: it cannot be opened.
+        """
+        path, part = parse_part(split)
+        return LineFile(path, self._text, keep_ends=keep_ends, part=part)
+
+
+class TextFileSource(LinesSource[str]):
     r"""Reads text files line by line.
 
     A record is a line without its line end (`\n` or `\r\n`); empty lines are records; the last
@@ -37,10 +110,10 @@ class TextFileSource(Source[str]):
             The matches of a pattern are sorted, `part-2` before `part-10`; a file named twice is
             read once.
         encoding: Any that writes ASCII as ASCII does; `"utf-8-sig"` drops a byte order mark.
-        compression: `"infer"` decompresses files called `*.gz`; `"gzip"` all; `"none"` none.
+        options: See `TextFileOptions`.
 
     Raises:
-        SourceError: the encoding cannot be used.
+        SourceError: a setting cannot be used.
 
     Examples:
         >>> import tempfile, pathlib
@@ -52,100 +125,14 @@ class TextFileSource(Source[str]):
         ['hello', '', 'world']
     """
 
-    bounded = True
-
     def __init__(
-        self, paths: Paths, *, encoding: str = "utf-8", compression: Compression = "infer"
+        self, paths: Paths, *, encoding: str = "utf-8", **options: Unpack[TextFileOptions]
     ) -> None:
-        self._paths = list_paths(paths)
-        self._encoding = check_encoding(encoding)
-        self._compression = compression
+        super().__init__(paths, encoding, options)
 
-    def list_splits(self) -> Sequence[str]:
-        """Return the files.
-
-        Raises:
-            SourceError: a file is missing, a directory, or nothing matches a pattern.
-        """
-        return find_files(self._paths)
-
-    def create_reader(self, splits: Mapping[str, Any], context: SourceContext) -> SourceReader[str]:
-        """Return a reader of the files `splits`; each is opened when its turn comes."""
-        return FilesReader(splits, self._open)
-
-    def _open(self, path: str, position: Any) -> RecordFile[str]:
-        return _TextFile(LineFile(path, self._encoding, self._compression), position)
-
-
-class RecordFile(Protocol[T]):
-    """One open file, as a sequence of records."""
-
-    def read(self, max_records: int) -> list[T]:
-        """Return the next records in a new list, at most `max_records`; none at the end."""
-        ...
-
-    def position(self) -> Any:
-        """Return the position behind the last record that was returned."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
-
-
-class FilesReader(SourceReader[T]):
-    """Reads files one after another, only one being open at a time.
-
-    Args:
-        splits: The files and the positions to begin at.
-        open_file: Opens a file at a position; `None` is its start. It leaves no file open when it
-            raises.
-    """
-
-    poll_interval = None
-
-    def __init__(
-        self, splits: Mapping[str, Any], open_file: Callable[[str, Any], RecordFile[T]]
-    ) -> None:
-        self._positions = dict(splits)
-        self._open_file = open_file
-        self._to_read = [path for path, position in splits.items() if position != END]
-        self._to_read.reverse()
-        self._path = ""
-        self._file: RecordFile[T] | None = None
-
-    def read_batch(self, max_records: int) -> list[T] | None:
-        """Return records of one file, `None` behind the last file.
-
-        Raises:
-            SourceError: a file cannot be opened or read on.
-        """
-        while (file := self._file or self._open_next()) is not None:
-            if batch := file.read(max_records):
-                return batch
-            self.close()
-            self._positions[self._path] = END
-        return None
-
-    def _open_next(self) -> RecordFile[T] | None:
-        if not self._to_read:
-            return None
-        self._path = path = self._to_read[-1]
-        self._file = self._open_file(path, self._positions[path])
-        self._to_read.pop()
-        return self._file
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the position in each file: `None` before, `END` behind."""
-        if self._file is not None:
-            self._positions[self._path] = self._file.position()
-        return dict(self._positions)
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+    def open_file(self, split: str, position: Any) -> _TextFile:
+        """Open a file at a position; see `FileSource.open_file`."""
+        return _TextFile(self.open_lines(split), position)
 
 
 class _TextFile:
@@ -153,12 +140,14 @@ class _TextFile:
         self._file = file
         self._lines: list[str] = []
         self._next = 0
-        if position is not None:
-            try:
+        try:
+            if position is None:
+                file.begin_part()
+            else:
                 self._lines = file.seek(position)
-            except BaseException:
-                file.close()
-                raise
+        except BaseException:
+            file.close()
+            raise
 
     def read(self, max_records: int) -> list[str]:
         begin = self._next
@@ -174,68 +163,3 @@ class _TextFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-def list_paths(paths: Paths) -> list[str]:
-    """Return `paths` as a list of strings.
-
-    Raises:
-        SourceError: something in it is no path.
-    """
-    several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    try:
-        return [os.fspath(path) for path in several]
-    except TypeError as error:
-        raise SourceError(
-            f"a file source needs a path, a pattern or a list of them: {error}"
-        ) from None
-
-
-def find_files(paths: Sequence[str]) -> list[str]:
-    """Return the files that `paths` name, patterns expanded, each file once.
-
-    Raises:
-        SourceError: a file is missing, a directory, or nothing matches a pattern.
-    """
-    found: dict[str, None] = {}
-    for path in paths:
-        if has_magic(path) and not os.path.lexists(path):
-            found.update(dict.fromkeys(_expand(path)))
-        else:
-            _check_is_file(path)
-            found[path] = None
-    if not found:
-        raise SourceError("a file source was given an empty list of paths; name at least one file")
-    return list(found)
-
-
-def _expand(pattern: str) -> list[str]:
-    matches = [path for path in glob(pattern, recursive=True) if not os.path.isdir(path)]
-    if not matches:
-        raise SourceError(f"no file matches {pattern!r} {_looked_from(pattern)}")
-    return sorted(matches, key=natural_key)
-
-
-def natural_key(path: str) -> list[tuple[int, str]]:
-    """Return a sort key that takes runs of digits as numbers: `part-2` before `part-10`.
-
-    Examples:
-        >>> sorted(["part-10", "part-2"], key=natural_key)
-        ['part-2', 'part-10']
-    """
-    parts = re.split(r"([0-9]+)", path)
-    return [(int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)]
-
-
-def _check_is_file(path: str) -> None:
-    if os.path.isdir(path):
-        pattern = os.path.join(path, "*")
-        raise SourceError(f"{path} is a directory; name the files in it, for example {pattern!r}")
-    if not os.path.exists(path):
-        folder, name = os.path.split(path)
-        near = did_you_mean(name, os.listdir(folder or ".")) if os.path.isdir(folder or ".") else ""
-        raise SourceError(f"there is no file {path!r} {_looked_from(path)}.{near}")
-
-
-def _looked_from(path: str) -> str:
-    return "" if os.path.isabs(path) else f"(looked from {os.getcwd()})"

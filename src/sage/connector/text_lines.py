@@ -7,15 +7,15 @@ files are read, and what a line means, is said elsewhere.
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
-import zlib
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Final
 
 from sage.common.errors import SourceError
+from sage.connector.compression import READ_FAULTS, Compression, check_compression, open_binary
 
-Compression: TypeAlias = Literal["infer", "gzip", "none"]
+MAX_LINE_BYTES: Final = 64 << 20
 
 _CHUNK: Final = 1 << 16
 _ASCII: Final = bytes(range(128))
@@ -52,6 +52,32 @@ def check_encoding(encoding: str) -> str:
     return codec.name
 
 
+@dataclass(frozen=True)
+class TextFormat:
+    """How the bytes of a file become lines.
+
+    Attributes:
+        encoding: Any that writes ASCII as ASCII does.
+        compression: `"infer"` goes by the name of the file.
+        max_line_bytes: A line with more bytes than that is a fault.
+
+    Raises:
+        SourceError: one of them cannot be used.
+    """
+
+    encoding: str = "utf-8"
+    compression: Compression = "infer"
+    max_line_bytes: int = MAX_LINE_BYTES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoding", check_encoding(self.encoding))
+        check_compression(self.compression)
+        if type(self.max_line_bytes) is not int or self.max_line_bytes < 1:
+            raise SourceError(
+                f"max_line_bytes is a whole number of at least 1, not {self.max_line_bytes!r}"
+            )
+
+
 class LineFile:
     r"""Reads one file in pieces of whole lines.
 
@@ -60,27 +86,61 @@ class LineFile:
 
     Args:
         path: The file.
-        encoding: As `check_encoding` returns it.
-        compression: `"infer"` decompresses what is called `*.gz`.
+        format: Its encoding and compression.
         keep_ends: Whether lines keep their line ends; without them `\n` and `\r\n` are cut off.
+        part: The lines that begin at these bytes, the second not included; `None` for all of them.
+            Lines are counted from the first that begins there.
 
     Raises:
         SourceError: the file cannot be opened.
     """
 
     def __init__(
-        self, path: str, encoding: str, compression: Compression, *, keep_ends: bool = False
+        self,
+        path: str,
+        format: TextFormat,  # noqa: A002 - the word for it
+        *,
+        keep_ends: bool = False,
+        part: tuple[int, int] | None = None,
     ) -> None:
         self.path = path
-        self._codec = "utf-8" if encoding == "utf-8-sig" else encoding
-        self._skips_mark = encoding == "utf-8-sig"
+        self.begin = 0 if part is None else part[0]
+        self._end = None if part is None else part[1]
+        self._format = format
+        self._codec = "utf-8" if format.encoding == "utf-8-sig" else format.encoding
         self._keep_ends = keep_ends
-        self._file = _open_binary(path, compression)
+        self._file = open_binary(path, format.compression)
         self._tail = b""
         self._offset = self._line = 0  # where the present piece begins …
         self._size = self._count = 0  # … and how many bytes and lines it has
         self._dropped = 0
         self._fault: SourceError | None = None
+
+    @property
+    def place(self) -> str:
+        """The file, and the byte from which its lines are counted unless it is the first."""
+        return f"{self.path} from byte {self.begin} on" if self.begin else self.path
+
+    def begin_part(self) -> None:
+        """Go to the first line that begins in the part of the file; instead of `seek`.
+
+        Raises:
+            SourceError: the file is damaged.
+        """
+        if not self.begin:
+            return
+        at = self.begin - 1  # a line that begins at the first byte has a line end before it
+        try:
+            self._file.seek(at)
+            while chunk := self._file.read1(_CHUNK):
+                if cut := chunk.find(b"\n") + 1:
+                    self._tail = chunk[cut:]
+                    self._offset = at + cut
+                    return
+                at += len(chunk)
+        except READ_FAULTS as error:
+            raise self._unreadable(error) from error
+        self._offset = at
 
     def seek(self, position: Sequence[int]) -> list[str]:
         """Go to `position` and return the lines left of its piece; call it before anything else.
@@ -92,9 +152,9 @@ class LineFile:
         try:
             if offset:  # a piece begins behind a line end: a changed file is found out by that
                 self._file.seek(offset - 1)
-                if self._file.read1(1) != b"\n":
-                    raise self._misfit(line + skip)
-        except (OSError, EOFError, zlib.error) as error:
+                if (before := self._file.read1(1)) != b"\n":
+                    raise self._misfit(line + skip, "" if before else f"; it has no byte {offset}")
+        except READ_FAULTS as error:
             raise self._unreadable(error) from error
         self._offset, self._line = offset, line
         return self._drop(skip)
@@ -122,7 +182,7 @@ class LineFile:
         self._offset += self._size
         self._line += self._count
         self._size = self._count = self._dropped = 0
-        piece = self._read_piece()
+        piece = self._check_length(self._cut(self._read_piece()))
         lines = self._split(self._decode(piece)) if piece else []
         if not lines and self._fault is not None:
             raise self._fault
@@ -138,7 +198,9 @@ class LineFile:
         self._file.close()
 
     def _read_piece(self) -> bytes:
-        parts = [self._tail]
+        if self._end is not None and self._offset >= self._end:
+            return b""
+        parts, size = [self._tail], len(self._tail)
         try:
             # read1 gives what is there: nothing that could be read is lost before a fault.
             while chunk := self._file.read1(_CHUNK):
@@ -147,13 +209,35 @@ class LineFile:
                     self._tail = chunk[cut:]
                     return b"".join(parts)
                 parts.append(chunk)
-        except (OSError, EOFError, zlib.error) as error:
+                size += len(chunk)
+                if size > self._format.max_line_bytes + 1:  # one for a carriage return
+                    raise self._too_long(self._line + 1)
+        except READ_FAULTS as error:
             raise self._unreadable(error) from error
         self._tail = b""
         return b"".join(parts)
 
+    def _cut(self, piece: bytes) -> bytes:
+        """Leave out the lines that begin behind the part of the file."""
+        if self._end is None or self._offset + len(piece) <= self._end:
+            return piece
+        cut = piece.find(b"\n", self._end - 1 - self._offset) + 1
+        return piece[:cut] if cut else piece
+
+    def _check_length(self, piece: bytes) -> bytes:
+        limit = self._format.max_line_bytes
+        if len(piece) <= limit:
+            return piece
+        begin = 0
+        for number, line in enumerate(piece.split(b"\n"), 1):
+            if len(line.removesuffix(b"\r")) > limit:
+                self._fault = self._too_long(self._line + number)
+                return piece[:begin]
+            begin += len(line) + 1
+        return piece
+
     def _decode(self, piece: bytes) -> str:
-        if self._skips_mark and self._offset == 0:
+        if self._format.encoding == "utf-8-sig" and self._offset == 0:
             piece = piece.removeprefix(codecs.BOM_UTF8)
         try:
             return piece.decode(self._codec)
@@ -178,7 +262,7 @@ class LineFile:
         line = self._line + piece.count(b"\n", 0, error.start) + 1
         wrong = piece[error.start : error.end]
         return SourceError(
-            f"{self.path}, line {line}: the bytes {wrong!r} are not {self._codec} "
+            f"{self.place}, line {line}: the bytes {wrong!r} are not {self._codec} "
             f"({error.reason}); name the encoding that the file has, for example "
             "encoding='latin-1'"
         )
@@ -186,30 +270,19 @@ class LineFile:
     def _unreadable(self, error: BaseException) -> SourceError:
         what = "the compressed data ends too early" if isinstance(error, EOFError) else str(error)
         return SourceError(
-            f"{self.path}, after line {self._line + self._count}: cannot be read on: {what}. Its "
+            f"{self.place}, after line {self._line + self._count}: cannot be read on: {what}. Its "
             "lines so far have been read; fetch the file again if it is incomplete or damaged"
         )
 
-    def _misfit(self, line: int) -> SourceError:
+    def _too_long(self, line: int) -> SourceError:
+        limit = self._format.max_line_bytes
         return SourceError(
-            f"cannot continue {self.path} after line {line}: it has changed "
-            "since the position was taken; start without the checkpoint, or restore the file"
+            f"{self.place}, line {line} has more than {limit} bytes; is it a file of lines? If so, "
+            "allow longer ones with max_line_bytes=…"
         )
 
-
-class _ByteStream(Protocol):
-    """What `LineFile` needs of a file; `open` and `gzip.open` both give it."""
-
-    def read1(self, size: int, /) -> bytes: ...
-
-    def seek(self, offset: int, /) -> int: ...
-
-    def close(self) -> None: ...
-
-
-def _open_binary(path: str, compression: Compression) -> _ByteStream:
-    zipped = path.endswith(".gz") if compression == "infer" else compression == "gzip"
-    try:
-        return cast("_ByteStream", gzip.open(path, "rb") if zipped else open(path, "rb"))
-    except OSError as error:
-        raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
+    def _misfit(self, line: int, how: str = "") -> SourceError:
+        return SourceError(
+            f"cannot continue {self.place} after line {line}: it has changed "
+            f"since the position was taken{how}. Start without the checkpoint, or restore the file"
+        )

@@ -23,7 +23,7 @@ from sage.common.log import get_logger, log_to_console
 from sage.common.suggest import shorten
 from sage.connector.collection import CollectionSource
 from sage.connector.csv_file import CsvSource, csv_row_to_dict
-from sage.connector.file import TextFileSource
+from sage.connector.file import TextFileOptions, TextFileSource
 from sage.connector.json_lines import is_not_blank, json_line_decoder
 from sage.connector.kafka_deserializers import Deserializer
 from sage.connector.kafka_partitions import Reset
@@ -423,14 +423,14 @@ class BaseEnvironment(ABC):
         """Read the lines of text files, without their line ends.
 
         Args:
-            paths: A path, a glob pattern, or several; `.gz` files are decompressed.
-            kw: `encoding=`; and `name=`, `uid=`.
+            paths: A path, a glob pattern, or several; `.gz` and `.zst` files are decompressed.
+            kw: `encoding=`; the settings in `sage.connector.file.TextFileOptions`; `name=`, `uid=`.
 
         Raises:
             SourceError: (when the job starts) there is no such file.
         """
         options, rest = part_options(kw)
-        check_options("from_text_file", TextFileSource, rest)
+        check_options("from_text_file", TextFileSource, rest, TextFileOptions)
         return self._read(TextFileSource(paths, **rest), options, "from_text_file")
 
     def from_csv(
@@ -445,14 +445,15 @@ class BaseEnvironment(ABC):
         """Read the rows of CSV files as dicts of strings.
 
         Args:
-            paths: A path, a glob pattern, or several; `.gz` files are decompressed.
+            paths: A path, a glob pattern, or several; `.gz` and `.zst` files are decompressed.
             delimiter: What is between two columns.
             header: True: the first row names the columns. False: they are "0", "1" …. Or the names.
             encoding: That of the files; a byte order mark is passed over.
-            kw: `name=`, `uid=`; `on_error=` for rows that do not fit the header.
+            kw: The settings in `sage.connector.file.TextFileOptions`; `name=`, `uid=`; `on_error=`
+                for rows that do not fit the header.
         """
         options, rest = part_options(kw)
-        check_options("from_csv", CsvSource, rest)
+        check_options("from_csv", CsvSource, rest, TextFileOptions)
         on_error = options.pop("on_error", None)
         source = CsvSource(paths, delimiter=delimiter, header=header, encoding=encoding, **rest)
         rows = self._read(source, options, "from_csv")
@@ -468,16 +469,17 @@ class BaseEnvironment(ABC):
         """Read JSON Lines files: a JSON value on each line; blank lines are passed over.
 
         Args:
-            paths: A path, a glob pattern, or several; `.gz` files are decompressed.
+            paths: A path, a glob pattern, or several; `.gz` and `.zst` files are decompressed.
             type: What each line is checked against and turned into: a dataclass, a TypedDict, a
                 msgspec Struct ….
-            kw: `name=`, `uid=`; `on_error=` for lines that are not valid.
+            kw: The settings in `sage.connector.file.TextFileOptions`; `name=`, `uid=`; `on_error=`
+                for lines that are not valid.
 
         Raises:
             FunctionError: JSON cannot be turned into `type`.
         """
         options, rest = part_options(kw)
-        check_options("from_jsonl", TextFileSource, rest)
+        check_options("from_jsonl", TextFileSource, rest, TextFileOptions)
         try:
             decode = json_line_decoder(type)
         except TypeError as error:

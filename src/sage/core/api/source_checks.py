@@ -36,13 +36,23 @@ def check_source_class(role: str, target: object) -> None:
         )
 
 
-def check_options(role: str, source: type[Source[Any]], given: Mapping[str, Any]) -> None:
+def check_options(
+    role: str, source: type[Source[Any]], given: Mapping[str, Any], rarer: type | None = None
+) -> None:
     """Check that a connector takes all keyword arguments that are given for it.
+
+    Args:
+        role: The method that they are given to.
+        source: The connector.
+        given: The arguments.
+        rarer: The `TypedDict` of those that its constructor takes as `**options`.
 
     Raises:
         FunctionError: it does not; the message names the nearest one.
     """
-    known = [*inspect.signature(source).parameters, *OPERATOR_OPTIONS]
+    named = inspect.signature(source).parameters.values()
+    known = [p.name for p in named if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    known += [*(rarer.__annotations__ if rarer else ()), *OPERATOR_OPTIONS]
     for name in given:
         if name not in known:
             raise FunctionError(f"{role}(): unknown option {name!r}.{did_you_mean(name, known)}")
