@@ -30,6 +30,7 @@ from sage.connector.kafka_partitions import Reset
 from sage.connector.kafka_record import KafkaRecord
 from sage.connector.kafka_settings import KafkaSettings
 from sage.connector.kafka_source import KafkaSource
+from sage.connector.parquet_source import ParquetSource, row_converter
 from sage.connector.socket import SocketTextSource
 from sage.connector.user_function import BatchFunctionSource, GivesRecords, live_source
 from sage.core.api.datastream import DataStream
@@ -488,6 +489,39 @@ class BaseEnvironment(ABC):
         lines = self._read(TextFileSource(paths, **rest), options, "from_jsonl")
         full = lines.filter(is_not_blank, name="not blank")
         return full.map(decode, name="json line", on_error=on_error)
+
+    def from_parquet(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        columns: Sequence[str] | None = None,
+        type: Any = None,  # noqa: A002 - as in msgspec
+        **kw: Any,
+    ) -> DataStream[Any]:
+        """Read the rows of Parquet files as dicts. Needs the extra `parquet`.
+
+        Args:
+            paths: A path, a glob pattern, or several.
+            columns: The columns to read; all by default.
+            type: What each row is checked against and turned into: a dataclass, a TypedDict, a
+                msgspec Struct ….
+            kw: `name=`, `uid=`; `on_error=` for rows that are not of the type.
+
+        Raises:
+            FunctionError: rows cannot be turned into `type`.
+            SourceError: pyarrow is not installed.
+        """
+        options, rest = part_options(kw)
+        check_options("from_parquet", ParquetSource, rest)
+        on_error = options.pop("on_error", None) if type is not None else None
+        rows = self._read(ParquetSource(paths, columns=columns, **rest), options, "from_parquet")
+        if type is None:
+            return rows
+        try:
+            convert = row_converter(type)
+        except TypeError as error:
+            raise FunctionError(f"from_parquet(): type cannot be {type}: {error}") from None
+        return rows.map(convert, name="parquet row", on_error=on_error)
 
     def from_socket_text_stream(
         self, host: str, port: int, delimiter: str = "\n", **kw: Any
