@@ -7,19 +7,25 @@ import resource
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
-from connector.sink_sweep import RECORDS, read_files, restore_and_finish
+from connector.sink_sweep import RECORDS, read_files, read_parts, restore_and_finish
 from recovery.running import recovering
 from recovery.scripted_source import Checkpoint, Fail, ScriptedSource
 from sage import LocalEnvironment
+from sage.connector import parquet_part
 from sage.connector.csv_file import CsvSource, csv_row_to_dict
 from sage.connector.file import TextFileSource
 from sage.connector.file_sink import FileSink
+from sage.connector.parquet_source import ParquetSource
 from sage.connector.sink_error import SinkError
-from sage.testing import StandaloneContext, read_all
+from sage.testing import ManualClock, StandaloneContext, read_all
 from sage.testing.sink_conformance import check_sink
 
 
@@ -60,7 +66,10 @@ def write_all(sink, *batches, context=None):
             writer.commit(prepared)
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"roll_bytes": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "gzip"}, {"compression": "zstd"}, {"roll_bytes": 1}, {"roll_interval": 9}],
+)
 def test_text_conforms(tmp_path, options):
     new_place = places(tmp_path)
 
@@ -81,6 +90,171 @@ def test_csv_conforms_with_the_columns_of_the_first_record(tmp_path):
         return [*map(csv_row_to_dict, read_all(CsvSource(paths)))] if paths else []
 
     check_sink(lambda: FileSink(next(new_place), "csv"), read_back, rows)
+
+
+def number_of(record):
+    return int(record.split()[1])
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+@pytest.mark.parametrize("max_open_files", [1, 64])
+def test_partitions_conform(tmp_path, compression, max_open_files):
+    new_place = places(tmp_path)
+
+    def read_back(sink):
+        paths = list(Path(sink.directory).glob("*/*/part-*"))
+        return sorted(read_all(TextFileSource(paths)), key=number_of) if paths else []
+
+    def by(record):
+        return f"odd={number_of(record) % 2}/all"
+
+    options = {"compression": compression, "max_open_files": max_open_files, "partition_by": by}
+    check_sink(lambda: FileSink(next(new_place), "text", **options), read_back)
+    assert not [name for place in tmp_path.iterdir() for name in hidden(place)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"partition_by": "odd", "max_open_files": 1, "compression": "zstd"}]
+)
+def test_parquet_conforms(tmp_path, options):
+    new_place = places(tmp_path)
+    rows = [{"id": n, "odd": n % 2, "note": None if n % 3 == 0 else f"note {n}"} for n in range(8)]
+
+    def read_back(sink):
+        paths = list(Path(sink.directory).glob("**/part-*.parquet"))
+        found = read_all(ParquetSource(paths)) if paths else []
+        return sorted(found, key=lambda row: row["id"])
+
+    schema = pa.schema([("id", pa.int64()), ("odd", pa.int8()), ("note", pa.string())])
+    check_sink(
+        lambda: FileSink(next(new_place), "parquet", schema=schema, **options), read_back, rows
+    )
+    assert not [name for place in tmp_path.iterdir() for name in hidden(place)]
+
+
+def test_a_restored_writer_keeps_the_schema(tmp_path):
+    sink = FileSink(tmp_path, "parquet")
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        writer.write_batch([{"a": 1, "b": None}, {"b": "x"}])
+        prepared, state = writer.prepare_commit(1), writer.snapshot()
+        writer.commit(prepared)
+    with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+        writer.write_batch([{"b": None}])
+        writer.commit(writer.prepare_commit(2))
+    assert read_all(ParquetSource(visible(sink))) == [
+        {"a": 1, "b": None}, {"a": None, "b": "x"}, {"a": None, "b": None},
+    ]  # fmt: skip
+
+
+@dataclass
+class Trip:
+    origin: str
+    miles: int
+
+
+def test_rows_of_parquet_may_be_objects_and_make_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_part, "_GROUP_ROWS", 2)
+    sink = FileSink(tmp_path, "parquet")
+    write_all(sink, [Trip("JFK", 1)], [Trip("EWR", 2)], [Trip("LGA", 3)])
+    file = pq.ParquetFile(*visible(sink))
+    assert [file.metadata.row_group(n).num_rows for n in range(2)] == [2, 1]
+    assert read_all(ParquetSource(visible(sink)))[2] == {"origin": "LGA", "miles": 3}
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"a": 1}, {"a": "x"}], "does not fit the schema .*not known yet"),
+        ([{"a": None}], "the column 'a' has no value in the first records"),
+        ([7], "a row of Parquet is a dict, .*the record is 7"),
+    ],
+)
+def test_rows_without_a_schema_are_told(tmp_path, records, message):
+    with closing(FileSink(tmp_path, "parquet").create_writer(StandaloneContext(), None)) as writer:
+        with pytest.raises(SinkError, match=message):
+            writer.write_batch(records)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [({"a": "x"}, "does not fit.*it is a: int64"), ({"a": 1, "c": 2}, "no column 'c'")],
+)
+def test_rows_that_do_not_fit_the_schema_are_told(tmp_path, record, message):
+    sink = FileSink(tmp_path, "parquet", schema=[("a", pa.int64())])
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        with pytest.raises(SinkError, match=message):
+            writer.write_batch([record])
+
+
+def test_files_roll_when_they_are_old(tmp_path):
+    clock = ManualClock()
+    sink = FileSink(tmp_path, roll_interval=60)
+    with closing(sink.create_writer(StandaloneContext(clock=clock), None)) as writer:
+        for _ in range(5):
+            writer.write_batch([str(clock.now_ms() // 1000)])
+            clock.advance(seconds=30)
+        writer.commit(writer.prepare_commit(1))
+    assert [Path(path).read_text().split() for path in visible(sink)] == [
+        ["0", "30"], ["60", "90"], ["120"],
+    ]  # fmt: skip
+
+
+def test_fields_make_directories_that_other_tools_read(tmp_path):
+    sink = FileSink(tmp_path, "parquet", partition_by=["year", "place"])
+    rows = [(2026, "a/b = 1"), (2025, None), (2026, ""), (2026, "ä %")]
+    write_all(sink, [{"year": y, "place": p, "n": n} for n, (y, p) in enumerate(rows)])
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
+        "year=2025/place=__HIVE_DEFAULT_PARTITION__",
+        "year=2026/place=%00",
+        "year=2026/place=%C3%A4 %25",
+        "year=2026/place=a%2Fb %3D 1",
+    ]
+    schema = pa.schema([("year", pa.int64()), ("place", pa.string())])
+    table = ds.dataset(tmp_path, partitioning=ds.partitioning(schema, flavor="hive")).to_table()
+    assert {row["n"]: row["place"] for row in table.to_pylist()}[3] == "ä %"
+
+
+def test_many_directories_with_few_files_open(tmp_path):
+    sink = FileSink(tmp_path, "csv", partition_by="k", max_open_files=3, compression="gzip")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, limit[1]))
+    try:
+        write_all(sink, *([{"k": k, "n": n} for k in range(40)] for n in range(3)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    for k in range(40):
+        (path,) = (tmp_path / f"k={k}").iterdir()
+        rows = [row.values for row in read_all(CsvSource(path))]
+        assert rows == [[str(k), str(n)] for n in range(3)]
+
+
+@pytest.mark.parametrize("path", ["", "/x", "a/../b", "a//b", ".hidden", "a/", 7, None])
+def test_paths_that_lead_elsewhere_are_refused(tmp_path, path):
+    sink = FileSink(tmp_path / "out", partition_by=lambda record: path)
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        with pytest.raises(SinkError, match="partition_by returns a path below"):
+            writer.write_batch(["x"])
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_record_without_the_field_is_told(tmp_path):
+    sink = FileSink(tmp_path, "jsonl", partition_by="day")
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        with pytest.raises(SinkError, match=r"no directory for .*no field 'day'"):
+            writer.write_batch([{"n": 1}])
+
+
+def test_a_restored_writer_commits_into_directories_what_another_has_prepared(tmp_path):
+    sink = FileSink(tmp_path, "jsonl", partition_by="k")
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        writer.write_batch([{"k": 1}, {"k": 2}])
+        prepared, state = writer.prepare_commit(1), writer.snapshot()
+        writer.write_batch([{"k": 3}])
+    assert len(hidden(tmp_path)) == 1
+    with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+        writer.commit(prepared)
+        writer.commit(prepared)
+    assert sorted(os.listdir(tmp_path)) == ["k=1", "k=2"]
 
 
 def test_a_restored_writer_keeps_the_columns(tmp_path):
@@ -149,6 +323,22 @@ def test_a_job_that_fails_and_goes_on_writes_each_record_once(tmp_path):
     assert len(paths) > 2
     assert read_all(TextFileSource(paths)) == [*map(str, range(3000))]
     assert hidden(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("kind", ["partitioned", "parquet"])
+def test_killed_before_every_step_all_directories_have_what_was_committed(tmp_path, kind):
+    script = Path(__file__).with_name("sink_sweep.py")
+    swept = subprocess.run(
+        [sys.executable, str(script), kind, str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stderr
+    steps = int(swept.stdout)
+    assert steps > 40
+    for step in range(steps + 1):
+        restore_and_finish(kind, tmp_path / str(step))
+        assert read_parts(kind, tmp_path / str(step)) == RECORDS
+        assert hidden(tmp_path / str(step) / "out") == []
 
 
 def test_killed_before_every_step_what_is_visible_is_what_was_committed(tmp_path):
@@ -307,11 +497,18 @@ def test_a_row_with_other_columns_is_told(tmp_path):
         ({"format": "json"}, "no format 'json'.*Did you mean 'jsonl'"),
         ({"encoding": "utf-16"}, "does not write ASCII"),
         ({"encoding": "klingon"}, "unknown encoding"),
-        ({"compression": "zip"}, "compression is None or 'gzip'"),
+        ({"compression": "zip"}, "compression is None, 'gzip' or 'zstd'"),
         ({"roll_bytes": 0}, "roll_bytes is a whole number"),
         ({"roll_byte": 1}, "no option 'roll_byte'.*Did you mean 'roll_bytes'"),
         ({"fieldnames": ["a"]}, "fieldnames are the columns of format='csv'"),
         ({"prefix": "../x"}, "a prefix has letters"),
+        ({"partition_by": []}, "partition_by is the name of a field"),
+        ({"max_open_files": 0}, "max_open_files is a whole number"),
+        ({"roll_interval": 0}, "roll_interval is at least a millisecond"),
+        ({"roll_interval": "1h"}, "roll_interval must be a timedelta"),
+        ({"schema": pa.schema([])}, "schema is for format='parquet'"),
+        ({"format": "parquet", "schema": "x"}, "schema is a pyarrow.Schema"),
+        ({"format": "parquet", "fieldnames": ["x"]}, "are given by schema="),
     ],
 )
 def test_odd_settings_are_told_at_once(tmp_path, settings, message):

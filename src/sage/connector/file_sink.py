@@ -1,41 +1,61 @@
 """`FileSink`: records become files that appear whole, with the checkpoint that covers them.
 
-Records go to a hidden file; `prepare_commit` brings it to disk, `commit` gives it its name. How
-records become bytes is in `record_format`, how the hidden files are kept apart in `work_files`.
+Here are its settings. Records go to hidden files, `prepare_commit` brings them to disk, `commit`
+gives them their names: that is in `file_writer`. How a file is written is in `part_file` and
+`parquet_part`, where hidden files are in `work_directory`.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from sage.common.suggest import did_you_mean
+from sage.connector.compression import SUFFIXES, Codec, check_zstd
+from sage.connector.file_writer import FileNames, FileWriter, Rolling
+from sage.connector.part_file import PartFormat, TextParts
+from sage.connector.partition_path import PartitionBy, partition_function
 from sage.connector.record_format import EXTENSIONS, Format, RecordFormat
 from sage.connector.sink_error import SinkError
-from sage.connector.work_files import WorkFiles, cannot, finish
+from sage.connector.work_directory import WorkDirectory
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import Sink, TwoPhaseWriter
+from sage.dataflow.time import to_ms
 from sage.kernel.checkpoint.durable_files import Step, no_step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class FileSinkOptions(TypedDict, total=False):
     """The rarer settings of a `FileSink`.
 
     Attributes:
-        compression: `"gzip"`, or `None` for none.
+        compression: `"gzip"`, `"zstd"` (extra `zstd`), or `None` for none. Parquet compresses
+            within the file, with snappy by default.
         roll_bytes: Begin another file when one has grown to about so many bytes.
+        roll_interval: Begin another file when one was begun so long ago: a `timedelta`, or seconds.
+        partition_by: Let the files go into directories by record: the name of a field, or several
+            (`day=2026-11-21/origin=JFK`), or a function from a record to such a path.
+        max_open_files: How many files are open at a time in a subtask, 64 by default. The one that
+            has not been written to for longest is closed first. It is opened again when there is
+            more for it; a Parquet file is finished instead, and another one begun.
         fieldnames: The columns of CSV; by default the keys of the first record.
+        schema: The `pyarrow.Schema` of Parquet; by default that of the first records.
         prefix: How the names of the files begin.
     """
 
-    compression: Literal["gzip"] | None
+    compression: Codec | None
     roll_bytes: int | None
+    roll_interval: timedelta | float | None
+    partition_by: PartitionBy | None
+    max_open_files: int
     fieldnames: Sequence[str] | None
+    schema: pa.Schema | None
     prefix: str
 
 
@@ -44,15 +64,17 @@ class FileSink(Sink[Any]):
 
     A file is called `part-<subtask>-<checkpoint>-<n>.<extension>`. It appears whole, when the
     checkpoint that covers its records is complete; without checkpoints, at the end of the input.
-    Until then it is hidden: its name begins with a dot and ends in `.tmp`. A job that is run again
-    adds files; nothing that is there is ever replaced. A directory and prefix are for one sink.
+    Until then it is in a hidden directory, whose name begins with a dot and ends in `.tmp`. A job
+    that is run again adds files; nothing that is there is ever replaced. A directory and prefix are
+    for one sink.
 
     `"text"` writes `str(record)` and a line end, `"jsonl"` a JSON value per line, `"csv"` a header
-    and rows: of dicts by their keys, of lists and tuples in their order.
+    and rows: of dicts by their keys, of lists and tuples in their order. `"parquet"` (extra
+    `parquet`) writes rows of dicts, dataclasses or msgspec Structs.
 
     Args:
         directory: Where the files go; it is made if it is not there.
-        format: `"text"`, `"jsonl"` or `"csv"`.
+        format: `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
         encoding: Of the text.
         options: See `FileSinkOptions`.
 
@@ -83,15 +105,20 @@ class FileSink(Sink[Any]):
         self.format = format
         self.encoding = encoding
         self.compression = options.get("compression")
-        self.roll_bytes = options.get("roll_bytes")
+        self.partition_by = options.get("partition_by")
         self.fieldnames = options.get("fieldnames")
+        self.schema = options.get("schema")
         self.prefix = options.get("prefix", "part")
-        RecordFormat(format, encoding, self.fieldnames)
+        self.rolling = _rolling(options)
+        self._format(None)
+        if self.partition_by is not None:
+            partition_function(self.partition_by)
 
     @property
     def extension(self) -> str:
         """How the names of the files end."""
-        return EXTENSIONS[self.format] + (".gz" if self.compression else "")
+        packed = self.compression if self.format != "parquet" else None
+        return EXTENSIONS[self.format] + (SUFFIXES[packed] if packed else "")
 
     def create_writer(
         self, context: RuntimeContext, state: Any, *, step: Step = no_step
@@ -106,182 +133,31 @@ class FileSink(Sink[Any]):
         Raises:
             SinkError: the directory cannot be written to.
         """
-        files = WorkFiles(Path(self.directory), self.prefix, context, step)
-        return FileWriter(self, files, context.subtask_index, state)
-
-    def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
-        """Let all know the columns, and the files that one of them commits: nobody removes those."""
-        known = [state for state in states if state is not None]
-        if not known:
-            return [None] * parallelism
-        columns = [state["fieldnames"] for state in known if state["fieldnames"] is not None]
-        kept = [hidden for state in known for hidden in state["prepared"]]
-        fieldnames = columns[0] if columns else None
-        return [{"prepared": {}, "kept": kept, "fieldnames": fieldnames}] * parallelism
-
-
-class FileWriter(TwoPhaseWriter[Any]):
-    """Writes the files of one subtask; made by `FileSink.create_writer`.
-
-    Args:
-        sink: The settings.
-        files: The hidden files.
-        subtask: The number of the subtask.
-        state: What `snapshot` returned; `None` at the first start.
-    """
-
-    def __init__(
-        self, sink: FileSink, files: WorkFiles, subtask: int, state: Mapping[str, Any] | None
-    ) -> None:
-        self._sink = sink
-        self._files = files
-        self._stem = f"{sink.prefix}-{subtask}"
-        self._format = RecordFormat(
-            sink.format, sink.encoding, state["fieldnames"] if state else sink.fieldnames
+        work = WorkDirectory(Path(self.directory), self.prefix, context, step)
+        by = self.partition_by
+        writer = FileWriter(
+            work,
+            self._format(state["format"] if state else None),
+            FileNames(f"{self.prefix}-{context.subtask_index}", self.extension),
+            self.rolling,
+            partition=None if by is None else partition_function(by),
+            now_ms=context.now_ms,
         )
-        self._prepared: dict[str, str] = dict(state["prepared"]) if state else {}
-        self._rolled: list[str] = []
-        self._open: _OpenFile | None = None
-        kept = state.get("kept") if state else None
-        files.remove_abandoned(
-            kept if kept is not None else self._prepared if state else None,
-            of_others=kept is not None,
-        )
+        writer.restore(state)
+        return writer
 
-    def write_batch(self, values: Sequence[Any]) -> None:
-        """Append `values` to the hidden file.
+    def _format(self, restored: Any) -> PartFormat:
+        if self.format == "parquet":
+            if self.fieldnames is not None:
+                raise SinkError("the columns of format='parquet' are given by schema=")
+            # It makes use of an extra, and only this format needs it.
+            from sage.connector.parquet_part import ParquetParts  # noqa: PLC0415
 
-        Raises:
-            SinkError: a record does not fit the format, or the disk is full.
-        """
-        data = self._format.encode(values)
-        if not data:
-            return
-        file = self._open
-        if file is None:
-            file = self._open = _OpenFile(self._files, compressed=self._sink.compression == "gzip")
-            data = self._format.header() + data
-        file.write(data)
-        if self._sink.roll_bytes is not None and file.size() >= self._sink.roll_bytes:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._open is not None:
-            self._open.finish()
-            self._rolled.append(self._open.name)
-            self._open = None
-
-    def prepare_commit(self, checkpoint_id: int) -> Any:
-        """Bring the files to disk and choose their names.
-
-        Returns:
-            Pairs of the hidden and the visible name; `None` if there are no records.
-
-        Raises:
-            SinkError: the disk is full, say.
-        """
-        self._finish()
-        if not self._rolled:
-            return None
-        self._files.sync()
-        names = self._free_names(checkpoint_id, len(self._rolled))
-        pairs = list(zip(self._rolled, names, strict=True))
-        self._prepared.update(pairs)
-        self._rolled = []
-        return pairs
-
-    def _free_names(self, checkpoint_id: int, count: int) -> list[str]:
-        taken = {*os.listdir(self._files.directory), *self._prepared.values()}
-        names: list[str] = []
-        number = 0
-        while len(names) < count:
-            name = f"{self._stem}-{checkpoint_id:010d}-{number}.{self._sink.extension}"
-            if name not in taken:
-                names.append(name)
-            number += 1
-        return names
-
-    def commit(self, committable: Sequence[tuple[str, str]]) -> None:
-        """Give the files their names, unless they have them.
-
-        Raises:
-            SinkError: a file is there under neither name, or its name is taken.
-        """
-        for hidden, name in committable:
-            self._rename(self._files.directory / hidden, self._files.directory / name)
-        self._files.sync()  # also if nothing was left to do: the renames may not be on disk yet
-        for hidden, _ in committable:
-            self._files.release(hidden)
-            self._prepared.pop(hidden, None)
-
-    def _rename(self, hidden: Path, visible: Path) -> None:
-        if not hidden.exists():
-            if visible.exists():
-                return
-            raise SinkError(
-                f"{visible} cannot be committed: neither it nor {hidden.name} is there. Was it "
-                "moved, or the directory of the sink changed? Put it back, or start without the "
-                "checkpoint"
-            )
-        if visible.exists():
-            raise SinkError(
-                f"{hidden} cannot be committed: there is another {visible.name} already. Give each "
-                "sink a directory or prefix of its own, move that file away and go on"
-            )
-        self._files.step("rename", visible)
-        try:
-            hidden.rename(visible)
-        except OSError as error:
-            raise cannot("rename to", visible, error) from error
-
-    def snapshot(self) -> Any:
-        """Return which hidden files are waiting for their names, and the columns."""
-        return {"prepared": dict(self._prepared), "fieldnames": self._format.fieldnames}
-
-    def close(self) -> None:
-        """Remove what has not been prepared; what has been is left for `commit`."""
-        names, self._rolled = self._rolled, []
-        if self._open is not None:
-            self._open.abandon()
-            names.append(self._open.name)
-            self._open = None
-        self._files.close(names)
-
-
-class _OpenFile:
-    """The hidden file that is being written."""
-
-    def __init__(self, files: WorkFiles, *, compressed: bool) -> None:
-        self.name, self._raw = files.create()
-        self._path = files.directory / self.name
-        self._step = files.step
-        self._file: BinaryIO | gzip.GzipFile = self._raw
-        if compressed:  # without time and name: the same records make the same bytes
-            self._file = gzip.GzipFile("", "wb", fileobj=self._raw, mtime=0)
-
-    def write(self, data: bytes) -> None:
-        self._step("write", self._path)
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise cannot("write to", self._path, error) from error
-
-    def size(self) -> int:
-        return self._raw.tell()
-
-    def finish(self) -> None:
-        try:
-            if self._file is not self._raw:
-                self._file.close()  # writes the end of the compressed data
-        except OSError as error:
-            self.abandon()
-            raise cannot("write to", self._path, error) from error
-        finish(self._raw, self._path, self._step)
-
-    def abandon(self) -> None:
-        for file in (self._file, self._raw):
-            with suppress(OSError):  # a full disk: it is going to be removed anyway
-                file.close()
+            return ParquetParts(restored or self.schema, self.compression)
+        if self.schema is not None:
+            raise SinkError(f"schema is for format='parquet', not for {self.format!r}")
+        text = RecordFormat(self.format, self.encoding, restored or self.fieldnames)
+        return TextParts(text, self.compression)
 
 
 def _check_options(options: FileSinkOptions) -> None:
@@ -289,11 +165,32 @@ def _check_options(options: FileSinkOptions) -> None:
     for name in options:
         if name not in known:
             raise SinkError(f"a FileSink has no option {name!r}.{did_you_mean(name, known)}")
-    compression, roll = options.get("compression"), options.get("roll_bytes")
-    if compression not in {None, "gzip"}:
-        raise SinkError(f"compression is None or 'gzip', not {compression!r}")
-    if roll is not None and (type(roll) is not int or roll < 1):
-        raise SinkError(f"roll_bytes is a whole number of at least 1, or None, not {roll!r}")
+    compression = options.get("compression")
+    if compression not in {None, *SUFFIXES}:
+        raise SinkError(f"compression is None, 'gzip' or 'zstd', not {compression!r}")
+    if compression == "zstd":
+        check_zstd(SinkError)
     prefix = options.get("prefix", "part")
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", prefix):
         raise SinkError(f"a prefix has letters, digits, '_' and '-' only, not {prefix!r}")
+
+
+def _rolling(options: FileSinkOptions) -> Rolling:
+    roll, max_open = options.get("roll_bytes"), options.get("max_open_files", 64)
+    if roll is not None and (type(roll) is not int or roll < 1):
+        raise SinkError(f"roll_bytes is a whole number of at least 1, or None, not {roll!r}")
+    if type(max_open) is not int or max_open < 1:
+        raise SinkError(f"max_open_files is a whole number of at least 1, not {max_open!r}")
+    return Rolling(roll, _interval_ms(options.get("roll_interval")), max_open)
+
+
+def _interval_ms(interval: timedelta | float | None) -> int | None:
+    if interval is None:
+        return None
+    try:
+        interval_ms = to_ms(interval, name="roll_interval")
+    except (TypeError, ValueError) as error:
+        raise SinkError(str(error)) from None
+    if interval_ms < 1:
+        raise SinkError(f"roll_interval is at least a millisecond, or None, not {interval!r}")
+    return interval_ms

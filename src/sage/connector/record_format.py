@@ -1,4 +1,4 @@
-"""How records become bytes of a file: lines of text, JSON lines, rows of CSV."""
+"""How records become bytes of a file of lines: text, JSON lines, rows of CSV."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import msgspec
 from sage.common.suggest import did_you_mean, shorten
 from sage.connector.sink_error import SinkError
 
-Format: TypeAlias = Literal["text", "jsonl", "csv"]
+Format: TypeAlias = Literal["text", "jsonl", "csv", "parquet"]
 
-EXTENSIONS: Final[Mapping[str, str]] = {"text": "txt", "jsonl": "jsonl", "csv": "csv"}
+EXTENSIONS: Final[Mapping[str, str]] = {
+    "text": "txt",
+    "jsonl": "jsonl",
+    "csv": "csv",
+    "parquet": "parquet",
+}
 
 
 class RecordFormat:
@@ -41,7 +46,7 @@ class RecordFormat:
         fieldnames: Sequence[str] | None = None,
     ) -> None:
         if format not in EXTENSIONS:
-            known = "text, jsonl and csv are known"
+            known = "text, jsonl, csv and parquet are known"
             raise SinkError(
                 f"no format {format!r}; {known}.{did_you_mean(str(format), EXTENSIONS)}"
             )

@@ -41,24 +41,10 @@ class WorkFiles:
         self.directory = directory
         self.step = step
         self._durable = DurableFiles(step)
-        owner = f"{context.job_name}\0{context.operator_name}"
-        token = hashlib.sha256(owner.encode()).hexdigest()[:12]
-        self._stem = f".{prefix}-{token}-"
+        self._stem = owner_stem(prefix, context)
         self._subtask, self._parallelism = context.subtask_index, context.parallelism
         self._locks: dict[str, int] = {}
-        try:
-            self._make(directory)
-        except OSError as error:
-            raise cannot("make the directory", directory, error) from error
-
-    def _make(self, directory: Path) -> None:
-        """Make a directory and its parents, in a way that lasts."""
-        if directory.is_dir():
-            return
-        self._make(directory.parent)
-        self.step("mkdir", directory)
-        directory.mkdir(exist_ok=True)
-        self._durable.sync_directory(directory.parent)
+        make_directory(directory, self._durable, step)
 
     def remove_abandoned(self, keep: Collection[str] | None, *, of_others: bool = False) -> None:
         """Remove what earlier runs of this subtask have left.
@@ -157,6 +143,29 @@ class WorkFiles:
                 self.remove(name)
         for name in list(self._locks):
             self.release(name)
+
+
+def owner_stem(prefix: str, context: RuntimeContext) -> str:
+    """Return how the names begin of what belongs to an operator of a job and is hidden."""
+    owner = f"{context.job_name}\0{context.operator_name}"
+    return f".{prefix}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}-"
+
+
+def make_directory(directory: Path, durable: DurableFiles, step: Step) -> None:
+    """Make a directory and its parents, in a way that lasts.
+
+    Raises:
+        SinkError: it cannot be made.
+    """
+    if directory.is_dir():
+        return
+    make_directory(directory.parent, durable, step)
+    step("mkdir", directory)
+    try:
+        directory.mkdir(exist_ok=True)
+        durable.sync_directory(directory.parent)
+    except OSError as error:
+        raise cannot("make the directory", directory, error) from error
 
 
 def cannot(what: str, path: Path, error: OSError) -> SinkError:

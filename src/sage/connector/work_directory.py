@@ -1,0 +1,229 @@
+"""`WorkDirectory`: where the files of a two-phase sink grow, and wait to be made visible.
+
+Each writer has a hidden directory of its own, whose name tells the job, the operator and the subtask,
+and which is locked as long as the writer is alive: no run removes what another one is writing. A file
+that is made visible is renamed out of it. An empty directory is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sage.common.ids import new_uuid
+from sage.connector.sink_error import SinkError
+from sage.connector.work_files import cannot, make_directory, owner_stem
+from sage.dataflow.function.context import RuntimeContext
+from sage.kernel.checkpoint.durable_files import TEMPORARY, DurableFiles, Step, no_step
+
+_LOCK: Final = "lock"
+
+
+class WorkDirectory:
+    """The hidden directory of one writer, below the directory of its sink.
+
+    Files are named by their path below the directory of the sink.
+
+    Args:
+        directory: That of the sink; it is made if it is not there.
+        prefix: How the names of hidden directories begin, behind the dot.
+        context: Tells the job, the operator and the subtask.
+        step: Is called before each operation, for tests that end the process there.
+
+    Raises:
+        SinkError: the directory cannot be made or written to.
+    """
+
+    def __init__(
+        self, directory: Path, prefix: str, context: RuntimeContext, step: Step = no_step
+    ) -> None:
+        self.directory = directory
+        self.step = step
+        self._durable = DurableFiles(step)
+        self._stem = owner_stem(prefix, context)
+        self._subtask, self._parallelism = context.subtask_index, context.parallelism
+        self._own: str | None = None
+        self._made = 0
+        self._locks: dict[str, int] = {}
+        make_directory(directory, self._durable, step)
+
+    def remove_abandoned(self, keep: Collection[str] | None) -> None:
+        """Remove what earlier runs of this subtask have left.
+
+        Args:
+            keep: The files that a checkpoint refers to; `None` at a start without a checkpoint,
+                where those of subtasks that are no more are removed as well.
+
+        Raises:
+            SinkError: something cannot be removed.
+        """
+        for name, subtask in list(self._found()):
+            mine = subtask == self._subtask or (
+                keep is None and subtask % self._parallelism == self._subtask
+            )
+            if mine and self._lock(name):
+                self._clear(name, keep or ())
+                self._drop_if_empty(name)
+
+    def _found(self) -> Iterator[tuple[str, int]]:
+        pattern = re.compile(
+            re.escape(self._stem) + r"([0-9]+)-[0-9a-f]{32}" + re.escape(TEMPORARY)
+        )
+        for name in sorted(os.listdir(self.directory)):
+            if (match := pattern.fullmatch(name)) and (self.directory / name).is_dir():
+                yield name, int(match[1])
+
+    def _lock(self, name: str) -> bool:
+        """Take a hidden directory; say whether it is there, and nobody else's."""
+        path = self.directory / name / _LOCK
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise cannot("write to", path, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another run is alive and writes there
+            os.close(descriptor)
+            return False
+        self._locks[name] = descriptor
+        return True
+
+    def _clear(self, name: str, keep: Collection[str]) -> None:
+        for file in os.listdir(self.directory / name):
+            if file != _LOCK and f"{name}/{file}" not in keep:
+                self.remove(f"{name}/{file}")
+
+    def create(self) -> tuple[str, BinaryIO]:
+        """Make a file and return its name and itself, open for writing.
+
+        Raises:
+            SinkError: it cannot be made.
+        """
+        if self._own is None:
+            self._own = self._make_own()
+        name = f"{self._own}/{self._made}"
+        self._made += 1
+        path = self.directory / name
+        self.step("create", path)
+        try:
+            return name, open(path, "xb", buffering=1 << 16)
+        except OSError as error:
+            raise cannot("write to", path, error) from error
+
+    def _make_own(self) -> str:
+        name = f"{self._stem}{self._subtask}-{new_uuid()}{TEMPORARY}"
+        self.step("mkdir", self.directory / name)
+        try:
+            os.mkdir(self.directory / name)
+        except OSError as error:
+            raise cannot("make the directory", self.directory / name, error) from error
+        self._lock(name)
+        self._made = 0
+        return name
+
+    def sync(self) -> None:
+        """Make the names of the files that have been made last.
+
+        Raises:
+            SinkError: it cannot be done.
+        """
+        if self._own is not None:
+            self._sync(self.directory / self._own)
+            self._sync(self.directory)
+
+    def _sync(self, path: Path) -> None:
+        try:
+            self._durable.sync_directory(path)
+        except OSError as error:
+            raise cannot("write to", path, error) from error
+
+    def publish(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Give files their visible names, and make these last.
+
+        Raises:
+            SinkError: a directory cannot be made, or a file not be renamed.
+        """
+        for hidden, visible in pairs:
+            self._rename(hidden, self.directory / visible)
+        # Also if nothing was left to do: the names may not be on disk yet.
+        for directory in dict.fromkeys((self.directory / visible).parent for _, visible in pairs):
+            self._sync(directory)
+        for hidden_directory in dict.fromkeys(hidden.partition("/")[0] for hidden, _ in pairs):
+            self._drop_if_empty(hidden_directory)
+
+    def _rename(self, hidden: str, path: Path) -> None:
+        make_directory(path.parent, self._durable, self.step)
+        if not _may_rename(self.directory / hidden, path):
+            return
+        self.step("rename", path)
+        try:
+            os.rename(self.directory / hidden, path)
+        except OSError as error:
+            raise cannot("rename to", path, error) from error
+
+    def _drop_if_empty(self, name: str) -> None:
+        """Remove a hidden directory in which nothing is left, if it is held."""
+        path = self.directory / name
+        if name not in self._locks or os.listdir(path) not in ([], [_LOCK]):
+            return
+        self.step("rmdir", path)
+        try:
+            (path / _LOCK).unlink(missing_ok=True)
+            path.rmdir()
+        except OSError as error:
+            raise cannot("remove", path, error) from error
+        os.close(self._locks.pop(name))
+        if name == self._own:
+            self._own = None
+
+    def remove(self, name: str) -> None:
+        """Remove a file, unless it is gone already.
+
+        Raises:
+            SinkError: it cannot be removed.
+        """
+        self.step("remove", self.directory / name)
+        try:
+            (self.directory / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot("remove", self.directory / name, error) from error
+
+    def close(self, unfinished: Collection[str] = ()) -> None:
+        """Remove files that have not been prepared, and let go of the others."""
+        with suppress(OSError, SinkError):  # the next run removes it
+            for name in unfinished:
+                self.remove(name)
+            for name in list(self._locks):
+                self._drop_if_empty(name)
+        for descriptor in self._locks.values():
+            os.close(descriptor)
+        self._locks.clear()
+        self._own = None
+
+
+def _may_rename(hidden: Path, visible: Path) -> bool:
+    """Say whether a file has yet to get its name.
+
+    Raises:
+        SinkError: it is there under neither name, or another one has its name.
+    """
+    if not hidden.exists():
+        if visible.exists():
+            return False
+        raise SinkError(
+            f"{visible} cannot be committed: neither it nor {hidden} is there. Was it moved, or the "
+            "directory of the sink changed? Put it back, or start without the checkpoint"
+        )
+    if visible.exists():
+        raise SinkError(
+            f"{hidden} cannot be committed: there is another {visible.name} already. Give each "
+            "sink a directory or prefix of its own, move that file away and go on"
+        )
+    return True
