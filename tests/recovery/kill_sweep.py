@@ -1,8 +1,10 @@
 """Kills a job again and again until it is done, and compares what it has put out.
 
     python -m recovery.kill_sweep --rounds 20
+    python -m recovery.kill_sweep --rounds 20 --formats
 
-Each round is a job that goes on after every kill; it prints how many kills there were.
+Each round is a job that goes on after every kill; it prints how many kills there were. With
+`--formats` it writes compressed files that roll, in directories by key, and Parquet.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from recovery.killed_job import hidden, outputs, run
+from recovery.killed_job import format_sinks, hidden, outputs, run, text_sinks
 
 PATIENCE = 60
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # no disk to wait for
@@ -34,14 +36,14 @@ def start(directory, *arguments):
     )
 
 
-def kill_until_done(directory, chance):
+def kill_until_done(directory, chance, *arguments):
     """Run the job, killing it after a while, until a run comes to its end; return how many died.
 
     How long a run may live grows, so that there is an end to it.
     """
     kills, life = 0, 0.2
     while True:
-        with start(directory) as process:
+        with start(directory, *arguments) as process:
             assert process.stdout.readline() == "running\n"
             try:
                 _, errors = process.communicate(timeout=chance.uniform(0, life))
@@ -62,21 +64,22 @@ def is_over(directory):
     return not kept and any(outputs(directory).values())
 
 
-def undisturbed(directory):
+def undisturbed(directory, sinks=text_sinks):
     """Return what the job puts out if nobody kills it."""
-    run(directory, interval=None)
+    run(directory, interval=None, sinks=sinks)
     return outputs(directory)
 
 
-def sweep(rounds, seed):
+def sweep(rounds, seed, *, formats=False):
     """Do so many rounds; return how many kills there were."""
     chance, kills = random.Random(seed), 0
+    sinks, arguments = (format_sinks, ["--formats"]) if formats else (text_sinks, [])
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        expected = undisturbed(Path(folder, "undisturbed"))
+        expected = undisturbed(Path(folder, "undisturbed"), sinks)
         for number in range(rounds):
             directory = Path(folder, str(number))
             directory.mkdir()
-            kills += kill_until_done(directory, chance)
+            kills += kill_until_done(directory, chance, *arguments)
             check(directory, expected)
     return kills
 
@@ -95,9 +98,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--formats", action="store_true")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    print(f"{sweep(options.rounds, options.seed)} kills in {options.rounds} rounds")
+    kills = sweep(options.rounds, options.seed, formats=options.formats)
+    print(f"{kills} kills in {options.rounds} rounds")
 
 
 if __name__ == "__main__":

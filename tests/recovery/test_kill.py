@@ -2,10 +2,12 @@
 
 import random
 
-from recovery.kill_sweep import check, is_over, kill_until_done, start, undisturbed
-from recovery.killed_job import SHORT, outputs, run
+import pytest
 
-STRIDE = 9
+from recovery.kill_sweep import check, is_over, kill_until_done, start, undisturbed
+from recovery.killed_job import SHORT, format_sinks, outputs, run, text_sinks
+
+STRIDE = {"text": 9, "formats": 40}
 
 
 def test_killed_at_random_again_and_again(tmp_path):
@@ -15,16 +17,21 @@ def test_killed_at_random_again_and_again(tmp_path):
     check(directory, expected)
 
 
-def test_killed_on_the_way_through_checkpoints_and_commits(tmp_path):
-    with start(tmp_path, "--steps", STRIDE) as process:
+@pytest.mark.parametrize(
+    ("name", "sinks", "arguments"),
+    [("text", text_sinks, []), ("formats", format_sinks, ["--formats"])],
+)
+def test_killed_on_the_way_through_checkpoints_and_commits(tmp_path, name, sinks, arguments):
+    stride = STRIDE[name]
+    with start(tmp_path, "--steps", stride, *arguments) as process:
         out, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     steps = int(out.split()[-1])
     assert steps > 60
-    run(tmp_path / "undisturbed", records=SHORT, interval=None)
+    run(tmp_path / "undisturbed", records=SHORT, interval=None, sinks=sinks)
     expected = outputs(tmp_path / "undisturbed")
-    for step in range(0, steps + 1, STRIDE):
+    for step in range(0, steps + 1, stride):
         directory = tmp_path / str(step)
         if not is_over(directory):
-            run(directory, records=SHORT)
+            run(directory, records=SHORT, sinks=sinks)
         check(directory, expected)

@@ -70,7 +70,8 @@ class FileSink(Sink[Any]):
 
     `"text"` writes `str(record)` and a line end, `"jsonl"` a JSON value per line, `"csv"` a header
     and rows: of dicts by their keys, of lists and tuples in their order. `"parquet"` (extra
-    `parquet`) writes rows of dicts, dataclasses or msgspec Structs.
+    `parquet`) writes rows of dicts, dataclasses, named tuples or msgspec
+    Structs.
 
     Args:
         directory: Where the files go; it is made if it is not there.

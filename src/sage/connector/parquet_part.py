@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -103,12 +103,15 @@ def _describe(schema: Any) -> str:
 def _as_mapping(record: Any) -> Mapping[str, Any]:
     if isinstance(record, Mapping):
         return record
+    if isinstance(record, tuple) and hasattr(record, "_asdict"):
+        return cast("Mapping[str, Any]", record._asdict())
     if isinstance(record, msgspec.Struct):
         return msgspec.structs.asdict(record)
     if is_dataclass(record) and not isinstance(record, type):
         return {field.name: getattr(record, field.name) for field in fields(record)}
     raise SinkError(
-        f"a row of Parquet is a dict, a dataclass or a msgspec Struct; the record is {shorten(record)}"
+        "a row of Parquet is a dict, a dataclass, a named tuple or a Struct; the record is "
+        f"{shorten(record)}"
     )
 
 
