@@ -6,6 +6,7 @@ How one file becomes lines is in `text_lines`; what all sources of files share i
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from sage.common.errors import SourceError
@@ -14,6 +15,7 @@ from sage.connector.compression import Compression, codec_of
 from sage.connector.file_parts import all_parts, check_parts, check_split_bytes, parse_part
 from sage.connector.file_paths import Paths
 from sage.connector.file_source import FileSource
+from sage.connector.file_watch import Watch
 from sage.connector.text_lines import MAX_LINE_BYTES, LineFile, TextFormat
 from sage.dataflow.function.context import SourceContext
 from sage.dataflow.function.source import SourceReader
@@ -32,11 +34,13 @@ class TextFileOptions(TypedDict, total=False):
         split_bytes: Cut files that are bigger than that, and not compressed, into parts of so many
             bytes, at line ends. Several subtasks then read one file, and its lines keep their
             order within a part only.
+        watch: Go on for ever, and read files that appear: seconds between two looks, or a `Watch`.
     """
 
     compression: Compression
     max_line_bytes: int
     split_bytes: int | None
+    watch: Watch | timedelta | float | None
 
 
 class LinesSource(FileSource[T_co]):
@@ -58,13 +62,15 @@ class LinesSource(FileSource[T_co]):
                 raise SourceError(
                     f"{type(self).__name__} has no option {name!r}.{did_you_mean(name, known)}"
                 )
-        super().__init__(paths)
+        super().__init__(paths, options.get("watch"))
         self._text = TextFormat(
             encoding,
             options.get("compression", "infer"),
             options.get("max_line_bytes", MAX_LINE_BYTES),
         )
         self._split_bytes = check_split_bytes(options.get("split_bytes"))
+        if self._split_bytes is not None and not self.bounded:
+            raise SourceError("split_bytes is for files that are not watched")
 
     def list_splits(self) -> Sequence[str]:
         """Return the files, or the parts of them.

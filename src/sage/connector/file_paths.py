@@ -50,7 +50,7 @@ def find_files(paths: Sequence[str]) -> list[str]:
 def _expand(pattern: str) -> list[str]:
     matches = [path for path in glob(pattern, recursive=True) if not os.path.isdir(path)]
     if not matches:
-        raise SourceError(f"no file matches {pattern!r} {_looked_from(pattern)}")
+        raise SourceError(f"no file matches {pattern!r} {looked_from(pattern)}")
     return sorted(matches, key=natural_key)
 
 
@@ -72,8 +72,9 @@ def _check_is_file(path: str) -> None:
     if not os.path.exists(path):
         folder, name = os.path.split(path)
         near = did_you_mean(name, os.listdir(folder or ".")) if os.path.isdir(folder or ".") else ""
-        raise SourceError(f"there is no file {path!r} {_looked_from(path)}.{near}")
+        raise SourceError(f"there is no file {path!r} {looked_from(path)}.{near}")
 
 
-def _looked_from(path: str) -> str:
+def looked_from(path: str) -> str:
+    """Return from where a relative path was looked for, for errors."""
     return "" if os.path.isabs(path) else f"(looked from {os.getcwd()})"

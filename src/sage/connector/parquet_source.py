@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sage.common.errors import SourceError
 from sage.common.suggest import did_you_mean, shorten
 from sage.connector.file_paths import Paths
 from sage.connector.file_source import FileSource
+from sage.connector.file_watch import Watch
 
 _BATCH: Final = 4096  # rows that are decoded at once
 
@@ -31,6 +33,7 @@ class ParquetSource(FileSource[dict[str, Any]]):
     Args:
         paths: As in `TextFileSource`.
         columns: The columns to read; the others are not touched. All by default.
+        watch: As in `FileSource`.
 
     Raises:
         SourceError: pyarrow is missing, or `columns` are no names.
@@ -45,8 +48,14 @@ class ParquetSource(FileSource[dict[str, Any]]):
         [{'origin': 'JFK', 'miles': 2475}, {'origin': 'EWR', 'miles': None}]
     """
 
-    def __init__(self, paths: Paths, *, columns: Iterable[str] | None = None) -> None:
-        super().__init__(paths)
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        columns: Iterable[str] | None = None,
+        watch: Watch | timedelta | float | None = None,
+    ) -> None:
+        super().__init__(paths, watch)
         check_pyarrow(SourceError)
         if isinstance(columns, str) or not isinstance(columns, Iterable | None):
             raise SourceError(f"columns are a list of names, not {columns!r}")

@@ -79,6 +79,10 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 
 
+class ToFilesOptions(FileSinkOptions, Options, total=False):
+    """The rarer settings of a `FileSink`, and those that every operator takes."""
+
+
 class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
     """A stream of records of type `T`.
 
@@ -396,10 +400,12 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
         directory: str | os.PathLike[str],
         format: Format = "jsonl",  # noqa: A002 - the word users know from other libraries
         encoding: str = "utf-8",
-        **options: Unpack[FileSinkOptions],
+        **options: Unpack[ToFilesOptions],
     ) -> Self:
         """Write the records into files of a directory, each record exactly once; see `FileSink`."""
-        return self.sink(FileSink(directory, format, encoding, **options), name="to_files")
+        of_operator, settings = part_options(options)
+        sink = FileSink(directory, format, encoding, **settings)
+        return self.sink(sink, **named(of_operator, "to_files"))
 
     def to_kafka(
         self,
