@@ -137,7 +137,4 @@ def test_the_parts_of_a_file_have_each_row_once_under_the_header_of_the_file(tmp
         read = check_source(lambda: CsvSource(path, split_bytes=part))  # noqa: B023
         assert [row.values for row in read] == rows
         assert {row.header for row in read} == {("a", "b")}
-    assert read[-1].begin == 200
-    bad = CsvRow("t.csv", 7, ["1"], ("a", "b"), 150)
-    with pytest.raises(ValueError, match=r"t.csv from byte 150 on, line 7: expected 2"):
-        csv_row_to_dict(bad)
+    assert (read[-1].path, read[-1].line) == (f"{path} from byte 200 on", 3)

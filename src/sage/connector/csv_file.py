@@ -24,24 +24,17 @@ class CsvRow(msgspec.Struct, frozen=True, gc=False):
     """A row of a CSV file.
 
     Attributes:
-        path: The file.
+        path: The file; of a part of a file with the byte from which its lines are counted, as in
+            `"big.csv from byte 4096 on"`.
         line: The number of the line on which the row begins, counted from 1.
         values: The columns, as text.
         header: The names of the columns, or `None`.
-        begin: The byte of the file from which lines are counted: not 0 in a part of a file.
     """
 
     path: str
     line: int
     values: list[str]
     header: tuple[str, ...] | None
-    begin: int = 0
-
-    @property
-    def place(self) -> str:
-        """The file and the line, for errors."""
-        begin = f" from byte {self.begin} on" if self.begin else ""
-        return f"{self.path}{begin}, line {self.line}"
 
 
 def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
@@ -59,7 +52,7 @@ def csv_row_to_dict(row: CsvRow) -> dict[str, str]:
         return {str(number): value for number, value in enumerate(values)}
     if len(values) != len(header):
         raise ValueError(
-            f"{row.place}: expected {len(header)} columns "
+            f"{row.path}, line {row.line}: expected {len(header)} columns "
             f"({', '.join(header)}), found {len(values)}"
         )
     return dict(zip(header, values))  # noqa: B905 - the lengths are equal, and strict= takes time
@@ -204,14 +197,14 @@ class _CsvFile:
         return rows
 
     def _parse(self, rows: list[CsvRow], max_records: int) -> None:
-        reader, path, header, begin = self._rows, self._file.path, self.header, self._file.begin
+        reader, path, header = self._rows, self._file.place, self.header
         line = self._lines_before + reader.line_num + 1
         try:
             for values in islice(reader, max_records):
                 if self._ended:  # the parser asked for more lines in the middle of this row
                     raise self._wrong(line, "a quoted value begins here and never ends")
                 if values:
-                    rows.append(CsvRow(path, line, values, header, begin))
+                    rows.append(CsvRow(path, line, values, header))
                 line = self._lines_before + reader.line_num + 1
         except csv.Error as error:
             raise self._wrong(line, str(error)) from error
