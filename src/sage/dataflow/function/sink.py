@@ -39,18 +39,36 @@ class SinkWriter(ABC, Generic[T_contra]):
     """Writes the records of one subtask; made by `Sink.create_writer`.
 
     All methods are called from the one thread that runs the task; they may block, and by that slow
-    the sources down.
+    the sources down. At a checkpoint `flush` is called, then `snapshot`; the records between two
+    checkpoints are written again when a job fails and goes on: each is outside *at least* once. For
+    *exactly* once there is `TwoPhaseWriter`.
     """
 
     @abstractmethod
     def write_batch(self, values: Sequence[T_contra]) -> None:
-        """Take `values`, in order. They need not be outside before `flush`."""
+        """Take `values`, in order. They need not be outside before `flush`.
+
+        Args:
+            values: The records; the sequence may be changed by others afterwards.
+
+        Raises:
+            Exception: a record does not fit, or the outside is gone: the job fails, or goes on from
+                its latest checkpoint.
+        """
 
     def flush(self) -> None:
-        """Return only when everything written so far is outside: called at the end of input."""
+        """Return only when everything written so far is outside.
+
+        Called at checkpoints and at the end of input. A two-phase writer leaves it out: its records
+        wait for `commit`.
+        """
 
     def snapshot(self) -> Any:
-        """Return what a new writer must know to go on from here; plain data. Called after `flush`."""
+        """Return what a new writer must know to go on from here; plain data.
+
+        Called at a checkpoint, after `flush`, and after `prepare_commit` of a two-phase writer: so it
+        may name what has been prepared and not committed yet, for `Sink.create_writer` to keep.
+        """
         return None
 
     def close(self) -> None:
@@ -63,6 +81,34 @@ class TwoPhaseWriter(SinkWriter[T_contra]):
     At a checkpoint the runtime calls `prepare_commit`; what that returns is stored with it. Once the
     checkpoint cannot be lost any more, `commit` is called, and again after a restore if it is not
     known to have succeeded. Without checkpoints both are called at the end of input.
+
+    Not guaranteed: that `commit` comes before the next `prepare_commit` (several checkpoints may
+    wait, and are committed in order); that it is called on the writer that prepared, or in the same
+    process; that it is called at all, for a checkpoint that did not complete. What was prepared for
+    that may be committed with a later one, so a writer keeps it; a new writer, made from a `state`
+    that does not know of it, throws it away.
+
+    Examples:
+        >>> class Outside:
+        ...     records: dict = {}
+        >>> class Writer(TwoPhaseWriter[str]):
+        ...     def __init__(self):
+        ...         self.values = []
+        ...     def write_batch(self, values):
+        ...         self.values += values
+        ...     def prepare_commit(self, checkpoint_id):
+        ...         values, self.values = self.values, []
+        ...         return f"{checkpoint_id}-{id(values)}", values
+        ...     def commit(self, committable):
+        ...         name, values = committable
+        ...         Outside.records[name] = values  # a second time it changes nothing
+        >>> writer = Writer()
+        >>> writer.write_batch(["a", "b"])
+        >>> prepared = writer.prepare_commit(1)
+        >>> writer.commit(prepared)
+        >>> writer.commit(prepared)
+        >>> list(Outside.records.values())
+        [['a', 'b']]
     """
 
     @abstractmethod
@@ -70,22 +116,38 @@ class TwoPhaseWriter(SinkWriter[T_contra]):
         """Bring everything written so far to where it only has to be made visible.
 
         Args:
-            checkpoint_id: The number of the checkpoint; it only grows.
+            checkpoint_id: The number of the checkpoint; it only grows, but one that was given up is
+                taken again under the same number after a restart. 0 without checkpoints.
 
         Returns:
-            What `commit` needs to know, as plain data; `None` if there is nothing to commit.
+            What `commit` needs to know, as plain data; `None` if there is nothing to commit. It must
+            be found outside again by another process: a path, the identity of a transaction, or the
+            records themselves.
+
+        Raises:
+            Exception: it cannot be done; nothing of it may become visible later.
         """
 
     @abstractmethod
     def commit(self, committable: Any) -> None:
-        """Make visible what was prepared. Doing it again for the same must change nothing."""
+        """Make visible what was prepared. Doing it again for the same must change nothing.
+
+        Args:
+            committable: What `prepare_commit` returned, of this writer or an earlier one.
+
+        Raises:
+            Exception: it cannot be done now; it is tried again after a restart.
+        """
 
 
 class Sink(ABC, Generic[T_contra]):
     """Where records go: the contract that connectors implement.
 
     A `Sink` is a description that travels to the workers (it is pickled): its constructor keeps
-    settings and opens nothing.
+    settings and opens nothing. Each subtask makes one writer of it, and another one each time that
+    the job goes on after a failure.
+
+    `sage.testing.check_sink` tells whether a sink keeps this contract and that of its writers.
 
     Attributes:
         at_client: Whether it runs in the program that submits the job, wherever the others run: it
@@ -99,9 +161,10 @@ class Sink(ABC, Generic[T_contra]):
         """Open a writer.
 
         Args:
-            context: The runtime: which subtask this is, where to log.
-            state: What `SinkWriter.snapshot` of the previous attempt returned; `None` at the first.
-                If there are other subtasks than then: what `redistribute` says.
+            context: The runtime: which subtask this is, where to log, what time it is.
+            state: What `SinkWriter.snapshot` had returned for the checkpoint that the job goes on
+                from, or what `redistribute` made of it if there are other subtasks than then; `None`
+                where there is none: then nothing that was prepared is committed.
 
         Raises:
             Exception: the outside cannot be reached, or does not fit.
