@@ -257,6 +257,18 @@ def test_a_restored_writer_commits_into_directories_what_another_has_prepared(tm
     assert sorted(os.listdir(tmp_path)) == ["k=1", "k=2"]
 
 
+def test_another_subtask_may_commit_what_one_has_prepared_that_is_no_more(tmp_path):
+    sink = FileSink(tmp_path, "jsonl")
+    second = StandaloneContext(subtask_index=1, parallelism=2)
+    with closing(sink.create_writer(second, None)) as writer:
+        writer.write_batch(["kept"])
+        prepared, state = writer.prepare_commit(1), writer.snapshot()
+    with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+        writer.commit(prepared)
+        writer.commit(prepared)
+    assert os.listdir(tmp_path) == ["part-1-0000000001-0.jsonl"]
+
+
 def test_a_restored_writer_keeps_the_columns(tmp_path):
     sink = FileSink(tmp_path, "csv")
     with closing(sink.create_writer(StandaloneContext(), None)) as writer:

@@ -155,8 +155,9 @@ class WorkDirectory:
         # Also if nothing was left to do: the names may not be on disk yet.
         for directory in dict.fromkeys((self.directory / visible).parent for _, visible in pairs):
             self._sync(directory)
-        for hidden_directory in dict.fromkeys(hidden.partition("/")[0] for hidden, _ in pairs):
-            self._drop_if_empty(hidden_directory)
+        for name in dict.fromkeys(hidden.partition("/")[0] for hidden, _ in pairs):
+            if name in self._locks or self._lock(name):  # it may be of a subtask that is no more
+                self._drop_if_empty(name)
 
     def _rename(self, hidden: str, path: Path) -> None:
         make_directory(path.parent, self._durable, self.step)
