@@ -144,12 +144,11 @@ def main():
     parser.add_argument("--formats", action="store_true")
     options = parser.parse_args()
     directory, sinks = options.directory, format_sinks if options.formats else text_sinks
-    if options.formats:  # what is loaded on the way is so once, not in every child
-        run(directory / "warm", records=SHORT, interval=None, sinks=sinks)
     print("running", flush=True)
     if options.steps is None:
         run(directory, sinks=sinks)
-    else:
+    else:  # what is loaded on the way is so once, not in every child
+        run(directory / "warm", records=SHORT, interval=None, sinks=sinks)
         steps = itertools.count(0, options.steps)
         at = (step for step in steps if not run_and_die(directory / str(step), step, sinks))
         print(next(at))
