@@ -1,10 +1,10 @@
 """A process that writes to a two-phase sink, killed before every single step, one by one.
 
-    python sink_sweep.py files|partitioned|parquet|table DIRECTORY
+    python sink_sweep.py files|partitioned|parquet|table DIRECTORY [STRIDE]
 
-For each step a fresh process works in DIRECTORY/<number of the step>; the last one is not killed.
-It prints how many there were. What stands for a checkpoint is a file that is written whole: the
-number of records it covers, the writer's state, and what is to be committed.
+For each step, or every so many, a fresh process works in DIRECTORY/<number of the step>; the last one
+is not killed. It prints how many there were. What stands for a checkpoint is a file that is written
+whole: the number of records it covers, the writer's state, and what is to be committed.
 """
 
 import functools
@@ -130,15 +130,15 @@ def run_and_die(kind, place, at):
     return os.WIFSIGNALED(status)
 
 
-def main(kind, directory):
+def main(kind, directory, stride):
     """Do the sweep."""
     prepare(kind, directory / "warm")
     run(kind, directory / "warm")  # what is imported on the way is so once, not in every child
     at = 0
     while run_and_die(kind, directory / str(at), at):
-        at += 1
+        at += stride
     print(at)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int([*sys.argv, "1"][3]))

@@ -118,7 +118,9 @@ def test_files_come_in_the_order_of_their_numbers_and_not_before_the_next_look(t
     put(tmp_path, "part-10", "c")
     put(tmp_path, "part-2", "b")
     with closing(open_reader(TextFileSource(tmp_path, watch=5), clock=clock)) as reader:
-        assert read_what_is_there(reader) == ["b", "c"]
+        assert reader.read_batch(1) == ["b"]
+        assert reader.gauges() == {"files_waiting": 1}
+        assert read_what_is_there(reader) == ["c"]
         put(tmp_path, "part-1", "a")
         clock.advance(seconds=4)
         assert read_what_is_there(reader) == []

@@ -83,6 +83,10 @@ class FilesReader(SourceReader[T]):
             self.positions[self._path] = self._file.position()
         return dict(self.positions)
 
+    def gauges(self) -> dict[str, float]:
+        """Return how many files there are still to begin."""
+        return {"files_waiting": len(self._to_read)}
+
     def close(self) -> None:
         """Close the file that is open."""
         file, self._file = self._file, None
