@@ -290,7 +290,7 @@ def test_files_that_were_cut_in_another_way_are_not_read_twice(tmp_path):
     position = position_after(TextFileSource(path, split_bytes=4), 2)
     for source in (TextFileSource(path), TextFileSource(path, split_bytes=2)):
         splits = dict.fromkeys(source.list_splits()) | position
-        with pytest.raises(SourceError, match="split_bytes, or the file, was another"):
+        with pytest.raises(SourceError, match="how it is split, or the file itself, was another"):
             source.create_reader(splits, StandaloneContext())
 
 

@@ -44,6 +44,20 @@ def test_any_row_groups_conform(sizes, group, tmp_path):
         check_source(lambda: ParquetSource(paths), rows)
 
 
+def test_row_groups_may_be_splits(tmp_path):
+    rows = [row(n) for n in range(10)]
+    write(tmp_path / "a.parquet", rows[:9], 4)
+    write(tmp_path / "b.parquet", rows[9:], 4)
+    source = ParquetSource(tmp_path / "*.parquet", split_row_groups=True)
+    assert [split.partition("#")[2] for split in source.list_splits()] == [
+        "row_groups=0+1", "row_groups=1+1", "row_groups=2+1", "",
+    ]  # fmt: skip
+    check_source(lambda: ParquetSource(tmp_path / "*.parquet", split_row_groups=True), rows)
+    whole = dict.fromkeys(ParquetSource(tmp_path / "a.parquet").list_splits())
+    with pytest.raises(SourceError, match="how it is split"):
+        source.create_reader(dict.fromkeys(source.list_splits()) | whole, StandaloneContext())
+
+
 def test_values_are_those_of_python(tmp_path):
     values = {
         "when": dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC),

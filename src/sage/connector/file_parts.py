@@ -1,7 +1,7 @@
-"""Parts of big files: the names of splits that are some bytes of a file, and back.
+"""Parts of big files: the names of splits that are some bytes or row groups of a file, and back.
 
-A part is named by its first byte and by how many it has, not by where the file ends: so a file that
-grows keeps the names of its parts.
+A part of a text is named by its first byte and by how many it has, not by where the file ends: so a
+file that grows keeps the names of its parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from sage.common.errors import SourceError
 
-_PART: Final = re.compile(r"(.+)#bytes=([0-9]+)\+([0-9]+)", re.DOTALL)
+_PART: Final = re.compile(r"(.+)#(?:bytes|row_groups)=([0-9]+)\+([0-9]+)", re.DOTALL)
 
 
 def name_parts(path: str, part_bytes: int) -> list[str]:
@@ -31,8 +31,13 @@ def name_parts(path: str, part_bytes: int) -> list[str]:
     return [f"{path}#bytes={begin}+{part_bytes}" for begin in range(0, size, part_bytes)]
 
 
+def name_row_groups(path: str, count: int) -> list[str]:
+    """Return the parts of a Parquet file that are a row group each."""
+    return [f"{path}#row_groups={number}+1" for number in range(count)] if count > 1 else [path]
+
+
 def parse_part(split: str) -> tuple[str, tuple[int, int] | None]:
-    """Return the file of a split, and its first byte and the one behind its last.
+    """Return the file of a split, and its first byte or row group and the one behind its last.
 
     Examples:
         >>> parse_part("big.log#bytes=100+50"), parse_part("small.log")
@@ -57,7 +62,7 @@ def check_parts(splits: Iterable[str]) -> None:
         length = None if part is None else part[1] - part[0]
         if cuts.setdefault(path, length) != length:
             raise SourceError(
-                f"cannot continue {path}: split_bytes, or the file, was another one when the "
+                f"cannot continue {path}: how it is split, or the file itself, was another when the "
                 "checkpoint was taken. Set it as it was, or start without the checkpoint"
             )
 

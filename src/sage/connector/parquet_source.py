@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, Final
@@ -11,9 +11,12 @@ import msgspec
 
 from sage.common.errors import SourceError
 from sage.common.suggest import did_you_mean, shorten
+from sage.connector.file_parts import check_parts, name_row_groups, parse_part
 from sage.connector.file_paths import Paths
 from sage.connector.file_source import FileSource
 from sage.connector.file_watch import Watch
+from sage.dataflow.function.context import SourceContext
+from sage.dataflow.function.source import SourceReader
 
 _BATCH: Final = 4096  # rows that are decoded at once
 
@@ -33,6 +36,7 @@ class ParquetSource(FileSource[dict[str, Any]]):
     Args:
         paths: As in `TextFileSource`.
         columns: The columns to read; the others are not touched. All by default.
+        split_row_groups: Let each row group be a split, so that several subtasks read one file.
         watch: As in `FileSource`.
 
     Raises:
@@ -53,13 +57,39 @@ class ParquetSource(FileSource[dict[str, Any]]):
         paths: Paths,
         *,
         columns: Iterable[str] | None = None,
+        split_row_groups: bool = False,
         watch: Watch | timedelta | float | None = None,
     ) -> None:
         super().__init__(paths, watch)
+        if split_row_groups and watch is not None:
+            raise SourceError("split_row_groups is for files that are not watched")
+        self._split_row_groups = split_row_groups
         check_pyarrow(SourceError)
         if isinstance(columns, str) or not isinstance(columns, Iterable | None):
             raise SourceError(f"columns are a list of names, not {columns!r}")
         self._columns = None if columns is None else list(columns)
+
+    def list_splits(self) -> Sequence[str]:
+        """Return the files, or their row groups.
+
+        Raises:
+            SourceError: as in `FileSource.list_splits`, or a file is no whole Parquet file.
+        """
+        paths = super().list_splits()
+        if not self._split_row_groups:
+            return paths
+        return [part for path in paths for part in name_row_groups(path, _count_groups(path))]
+
+    def create_reader(
+        self, splits: Mapping[str, Any], context: SourceContext
+    ) -> SourceReader[dict[str, Any]]:
+        """Return a reader of the files or row groups `splits`.
+
+        Raises:
+            SourceError: `split_row_groups` was set otherwise when the positions were taken.
+        """
+        check_parts(splits)
+        return super().create_reader(splits, context)
 
     def open_file(self, split: str, position: Any) -> _ParquetFile:
         """Open a file at a position; see `FileSource.open_file`."""
@@ -67,14 +97,16 @@ class ParquetSource(FileSource[dict[str, Any]]):
 
 
 class _ParquetFile:
-    """One Parquet file. A position is a row group, a row in it, and the rows of the file."""
+    """One Parquet file, or a part. A position is a row group, a row in it, and the rows of the file."""
 
-    def __init__(self, path: str, columns: Sequence[str] | None, position: Any) -> None:
-        self._path = path
-        self._raw, self._file = _open(path)
+    def __init__(self, split: str, columns: Sequence[str] | None, position: Any) -> None:
+        self._path, part = parse_part(split)
+        self._raw, self._file = _open(self._path)
         try:
             metadata = self._file.metadata
-            self._groups, self._total = metadata.num_row_groups, metadata.num_rows
+            self._begin = 0 if part is None else part[0]
+            self._groups: int = metadata.num_row_groups if part is None else part[1]
+            self._total = metadata.num_rows
             self._columns = columns
             self._check_columns(self._file.schema_arrow.names)
             self._group, self._row = self._check_position(position)
@@ -88,7 +120,7 @@ class _ParquetFile:
         self._batches = self._read_groups()
 
     def _check_position(self, position: Sequence[int] | None) -> tuple[int, int]:
-        group, row, total = position or (0, 0, self._total)
+        group, row, total = position or (self._begin, 0, self._total)
         if total != self._total:
             raise SourceError(
                 f"cannot continue {self._path} after row {row} of row group {group}: it had "
@@ -153,6 +185,14 @@ class _ParquetFile:
         """Close the file."""
         self._file.close()
         self._raw.close()
+
+
+def _count_groups(path: str) -> int:
+    raw, file = _open(path)
+    groups: int = file.metadata.num_row_groups
+    file.close()
+    raw.close()
+    return groups
 
 
 def _open(path: str) -> tuple[Any, Any]:

@@ -505,7 +505,8 @@ class BaseEnvironment(ABC):
             columns: The columns to read; all by default.
             type: What each row is checked against and turned into: a dataclass, a TypedDict, a
                 msgspec Struct ….
-            kw: `watch=`; `name=`, `uid=`; `on_error=` for rows that are not of the type.
+            kw: `split_row_groups=`, `watch=`; `name=`, `uid=`; `on_error=` for rows that are not of
+                the type.
 
         Raises:
             FunctionError: rows cannot be turned into `type`.
