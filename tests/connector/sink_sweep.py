@@ -1,6 +1,6 @@
 """A process that writes to a two-phase sink, killed before every single step, one by one.
 
-    python sink_sweep.py files|partitioned|parquet|table DIRECTORY [STRIDE]
+    python sink_sweep.py files|partitioned|growing|parquet|table DIRECTORY [STRIDE]
 
 For each step, or every so many, a fresh process works in DIRECTORY/<number of the step>; the last one
 is not killed. It prints how many there were. What stands for a checkpoint is a file that is written
@@ -34,6 +34,11 @@ def make_sink(kind, place):
         return FileSink(
             place / "out", compression="zstd", partition_by=half, max_open_files=1, roll_bytes=60
         )
+    if kind == "growing":
+        return FileSink(
+            place / "out", compression="gzip", partition_by=half, max_open_files=1,
+            roll_bytes=70, roll_on_checkpoint=False,
+        )  # fmt: skip
     if kind == "parquet":
         return FileSink(place / "out", "parquet", partition_by=half_of_row, max_open_files=1)
     connect = functools.partial(sqlite3.connect, place / "out.db")
@@ -71,7 +76,7 @@ def read_parts(kind, place):
         paths = (place / "out").glob("*/part-*.parquet")
         found = [row["n"] for path in paths for row in read_all(ParquetSource(path))]
     else:
-        paths = (place / "out").glob("*/part-*.txt.zst")
+        paths = (place / "out").glob("*/part-*.txt.*")
         found = [line for path in paths for line in read_all(TextFileSource(path))]
     return sorted(found, key=int)
 
@@ -100,12 +105,15 @@ def run(kind, place, step=lambda operation, path: None):
             for _ in range(2):
                 writer.write_batch(records_of(kind)[count : count + EVERY // 2])
                 count += EVERY // 2
+            if count == len(RECORDS):
+                writer.end_input()
             number += 1
-            committable = writer.prepare_commit(number)
+            prepared = [c for c in [writer.prepare_commit(number)] if c is not None]
             step("save", place)
-            save(place, (number, count, writer.snapshot(), [committable]))
+            save(place, (number, count, writer.snapshot(), prepared))
             step("saved", place)
-            writer.commit(committable)
+            for committable in prepared:
+                writer.commit(committable)
             step("end", place)
 
 

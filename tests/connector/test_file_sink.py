@@ -200,6 +200,82 @@ def test_files_roll_when_they_are_old(tmp_path):
     ]  # fmt: skip
 
 
+def checkpoint(writer, number, *batches):
+    for batch in batches:
+        writer.write_batch(batch)
+    return writer.prepare_commit(number), writer.snapshot()
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+def test_files_grow_over_checkpoints_until_they_are_big_or_old_or_there_is_no_more(
+    tmp_path, compression
+):
+    clock = ManualClock()
+    options = {"roll_bytes": 100, "roll_interval": 60, "roll_on_checkpoint": False}
+    sink = FileSink(tmp_path, "csv", fieldnames=["n"], compression=compression, **options)
+    with closing(sink.create_writer(StandaloneContext(clock=clock), None)) as writer:
+        assert checkpoint(writer, 1, [[1]])[0] is None
+        assert checkpoint(writer, 2, [[2]])[0] is None
+        clock.advance(seconds=60)
+        prepared, _ = checkpoint(writer, 3)
+        writer.commit(prepared)
+        noise = random.Random(1).randbytes(300).hex()
+        writer.commit(checkpoint(writer, 4, [[3]], [[noise]])[0])
+        assert checkpoint(writer, 5, [[4]])[0] is None
+        writer.end_input()
+        writer.commit(checkpoint(writer, 6)[0])
+    rows = [[row.values[0] for row in read_all(CsvSource(path))] for path in visible(sink)]
+    assert rows == [["1", "2"], ["3", noise], ["4"]]
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+def test_a_restored_writer_goes_on_in_the_same_file_where_the_checkpoint_was(tmp_path, compression):
+    sink = FileSink(tmp_path, compression=compression, roll_bytes=10_000, roll_on_checkpoint=False)
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        _, state = checkpoint(writer, 1, ["a"])
+        checkpoint(writer, 2, ["lost"])  # it never completes
+        writer.write_batch(["lost too"])
+    assert len(hidden(tmp_path)) == 1
+    for _ in range(2):
+        with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+            writer.write_batch(["b"])
+            writer.end_input()
+            checkpoint(writer, 2)
+    with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+        _, state = checkpoint(writer, 2, ["b"])
+    with closing(sink.create_writer(StandaloneContext(), state)) as writer:
+        writer.end_input()
+        writer.commit(checkpoint(writer, 3, ["c"])[0])
+    assert read_all(TextFileSource(visible(sink))) == ["a", "b", "c"]
+    assert len(visible(sink)) == 1
+    assert hidden(tmp_path) == []
+
+
+def test_a_file_that_has_shrunk_or_is_gone_is_not_gone_on_with(tmp_path):
+    sink = FileSink(tmp_path, roll_bytes=10_000, roll_on_checkpoint=False)
+    with closing(sink.create_writer(StandaloneContext(), None)) as writer:
+        _, state = checkpoint(writer, 1, ["abc"])
+    (path,) = tmp_path.glob(".part-*/0")
+    path.write_text("ab")
+    with pytest.raises(SinkError, match="it has 2 bytes, and had 4"):
+        sink.create_writer(StandaloneContext(), state)
+    path.unlink()
+    with pytest.raises(SinkError, match="cannot go on with"):
+        sink.create_writer(StandaloneContext(), state)
+
+
+def test_a_job_that_fails_and_goes_on_writes_on_in_its_file(tmp_path):
+    script = [1, 2, Checkpoint(), 3, Fail(), 4, Checkpoint(), 5]
+    env = recovering(tmp_path / "checkpoints")
+    source = ScriptedSource(script, lambda: take_checkpoint(env))
+    sink = FileSink(tmp_path / "out", roll_bytes=10_000, roll_on_checkpoint=False)
+    env.from_source(source).sink(sink)
+    env.execute(progress=False)
+    assert [Path(path).read_text().split() for path in visible(sink)] == [list("12345")]
+    assert hidden(tmp_path / "out") == []
+
+
 def test_fields_make_directories_that_other_tools_read(tmp_path):
     sink = FileSink(tmp_path, "parquet", partition_by=["year", "place"])
     rows = [(2026, "a/b = 1"), (2025, None), (2026, ""), (2026, "ä %")]
@@ -338,7 +414,7 @@ def test_a_job_that_fails_and_goes_on_writes_each_record_once(tmp_path):
     assert hidden(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize(("kind", "stride"), [("partitioned", 2), ("parquet", 3)])
+@pytest.mark.parametrize(("kind", "stride"), [("partitioned", 3), ("growing", 1), ("parquet", 3)])
 def test_killed_before_every_step_all_directories_have_what_was_committed(tmp_path, kind, stride):
     script = Path(__file__).with_name("sink_sweep.py")
     swept = subprocess.run(
@@ -347,7 +423,7 @@ def test_killed_before_every_step_all_directories_have_what_was_committed(tmp_pa
     )  # fmt: skip
     assert swept.returncode == 0, swept.stderr
     steps = int(swept.stdout)
-    assert steps > 40
+    assert steps > 30
     for step in range(0, steps + 1, stride):
         restore_and_finish(kind, tmp_path / str(step))
         assert read_parts(kind, tmp_path / str(step)) == RECORDS
@@ -523,6 +599,11 @@ def test_a_row_with_other_columns_is_told(tmp_path):
         ({"roll_byte": 1}, "no option 'roll_byte'.*Did you mean 'roll_bytes'"),
         ({"fieldnames": ["a"]}, "fieldnames are the columns of format='csv'"),
         ({"prefix": "../x"}, "a prefix has letters"),
+        ({"roll_on_checkpoint": False}, "say when a file is to appear"),
+        (
+            {"format": "parquet", "roll_on_checkpoint": False, "roll_bytes": 9},
+            "a Parquet file cannot be written on",
+        ),
         ({"partition_by": []}, "partition_by is the name of a field"),
         ({"max_open_files": 0}, "max_open_files is a whole number"),
         ({"roll_interval": 0}, "roll_interval is at least a millisecond"),

@@ -61,7 +61,14 @@ def format_sinks(directory):
     schema = pa.schema([(name, pa.int64()) for name in ("key", "start", "end", "value")])
     few = {"partition_by": "key", "max_open_files": 3}
     return [
-        FileSink(directory / "sums", compression="gzip", partition_by=last_digit, roll_bytes=500),
+        FileSink(
+            directory / "sums",
+            compression="gzip",
+            partition_by=last_digit,
+            roll_bytes=500,
+            roll_on_checkpoint=False,
+            max_open_files=3,
+        ),
         FileSink(directory / "windows", "jsonl", compression="zstd", roll_interval=0.02, **few),
         FileSink(directory / "sessions", "parquet", schema=schema, **few),
     ]

@@ -39,6 +39,9 @@ class FileSinkOptions(TypedDict, total=False):
             within the file, with snappy by default.
         roll_bytes: Begin another file when one has grown to about so many bytes.
         roll_interval: Begin another file when one was begun so long ago: a `timedelta`, or seconds.
+        roll_on_checkpoint: Begin another file at each checkpoint, the default. `False` writes on, so
+            files may be bigger, and appear later: with the checkpoint after they have become big or
+            old, or at the end of input. Not for Parquet.
         partition_by: Let the files go into directories by record: the name of a field, or several
             (`day=2026-11-21/origin=JFK`), or a function from a record to such a path.
         max_open_files: How many files are open at a time in a subtask, 64 by default. The one that
@@ -52,6 +55,7 @@ class FileSinkOptions(TypedDict, total=False):
     compression: Codec | None
     roll_bytes: int | None
     roll_interval: timedelta | float | None
+    roll_on_checkpoint: bool
     partition_by: PartitionBy | None
     max_open_files: int
     fieldnames: Sequence[str] | None
@@ -111,9 +115,24 @@ class FileSink(Sink[Any]):
         self.schema = options.get("schema")
         self.prefix = options.get("prefix", "part")
         self.rolling = _rolling(options)
+        self._check_rolling()
         self._format(None)
         if self.partition_by is not None:
             partition_function(self.partition_by)
+
+    def _check_rolling(self) -> None:
+        if self.rolling.on_checkpoint:
+            return
+        if self.format == "parquet":
+            raise SinkError(
+                "a Parquet file cannot be written on after a checkpoint: leave out "
+                "roll_on_checkpoint=False, and take checkpoints less often for bigger files"
+            )
+        if self.rolling.bytes is None and self.rolling.interval_ms is None:
+            raise SinkError(
+                "with roll_on_checkpoint=False say when a file is to appear: roll_bytes=, "
+                "roll_interval= or both"
+            )
 
     @property
     def extension(self) -> str:
@@ -144,7 +163,11 @@ class FileSink(Sink[Any]):
             partition=None if by is None else partition_function(by),
             now_ms=context.now_ms,
         )
-        writer.restore(state)
+        try:
+            writer.restore(state)
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     def _format(self, restored: Any) -> PartFormat:
@@ -182,7 +205,8 @@ def _rolling(options: FileSinkOptions) -> Rolling:
         raise SinkError(f"roll_bytes is a whole number of at least 1, or None, not {roll!r}")
     if type(max_open) is not int or max_open < 1:
         raise SinkError(f"max_open_files is a whole number of at least 1, not {max_open!r}")
-    return Rolling(roll, _interval_ms(options.get("roll_interval")), max_open)
+    interval_ms = _interval_ms(options.get("roll_interval"))
+    return Rolling(roll, interval_ms, options.get("roll_on_checkpoint", True), max_open)
 
 
 def _interval_ms(interval: timedelta | float | None) -> int | None:

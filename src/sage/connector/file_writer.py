@@ -17,16 +17,18 @@ from sage.dataflow.function.sink import TwoPhaseWriter
 
 @dataclass(frozen=True)
 class Rolling:
-    """When another file is begun, besides at each checkpoint.
+    """When another file is begun.
 
     Attributes:
         bytes: A file has about so many bytes; `None`: never for that.
         interval_ms: It was begun so many milliseconds ago; `None`: never for that.
+        on_checkpoint: There is a checkpoint.
         max_open_files: So many files are open at a time.
     """
 
     bytes: int | None
     interval_ms: int | None
+    on_checkpoint: bool
     max_open_files: int
 
 
@@ -51,10 +53,17 @@ class FileNames:
 
 @dataclass
 class _Growing:
-    """The file of a directory that records are being written to."""
+    """The file of a directory that records are being written to.
+
+    Attributes:
+        part: The file.
+        begun_ms: When it was begun.
+        held: How many bytes of it a checkpoint covers, and whether any does.
+    """
 
     part: PartFile
     begun_ms: int
+    held: int | None = None
 
 
 class FileWriter(TwoPhaseWriter[Any]):
@@ -85,15 +94,24 @@ class FileWriter(TwoPhaseWriter[Any]):
         self._rolled: list[tuple[str, str]] = []  # hidden names and directories
         self._growing: dict[str, _Growing] = {}
         self._open: OrderedDict[str, None] = OrderedDict()  # those open, least recently used first
+        self._covered: set[str] = set()  # hidden names that a checkpoint knows of
+        self._ended = False
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Go on from what `snapshot` returned, and remove what nobody refers to.
 
         Raises:
-            SinkError: something cannot be removed.
+            SinkError: something cannot be removed, or a file not be gone on with.
         """
-        self._prepared = dict(state["prepared"]) if state else {}
-        self._work.remove_abandoned(self._prepared if state else None)
+        if state is None:
+            self._work.remove_abandoned(None)
+            return
+        self._prepared = dict(state["prepared"])
+        self._covered = {name for name, *_ in state["growing"]}
+        self._work.remove_abandoned({*self._prepared, *self._covered})
+        for name, directory, size, begun_ms in state["growing"]:
+            part = self._format.continue_part(self._work, name, size)
+            self._growing[directory] = _Growing(part, begun_ms, size)
 
     def write_batch(self, values: Sequence[Any]) -> None:
         """Append `values` to the hidden files of their directories.
@@ -107,7 +125,7 @@ class FileWriter(TwoPhaseWriter[Any]):
 
     def _write(self, directory: str, records: Sequence[Any]) -> None:
         growing = self._growing.get(directory)
-        if growing is not None and self._is_old(growing):
+        if growing is not None and self._is_full(growing):
             self._finish(directory)
             growing = None
         if growing is None:
@@ -115,14 +133,18 @@ class FileWriter(TwoPhaseWriter[Any]):
         self._open[directory] = None
         self._open.move_to_end(directory)
         growing.part.write(records)
-        if self._rolling.bytes is not None and growing.part.size() >= self._rolling.bytes:
+        if self._is_big(growing):
             self._finish(directory)
         elif len(self._open) > self._rolling.max_open_files:
             self._set_aside()
 
-    def _is_old(self, growing: _Growing) -> bool:
+    def _is_full(self, growing: _Growing) -> bool:
         interval = self._rolling.interval_ms
-        return interval is not None and self._now_ms() - growing.begun_ms >= interval
+        is_old = interval is not None and self._now_ms() - growing.begun_ms >= interval
+        return is_old or self._is_big(growing)
+
+    def _is_big(self, growing: _Growing) -> bool:
+        return self._rolling.bytes is not None and growing.part.size() >= self._rolling.bytes
 
     def _begin(self, directory: str) -> _Growing:
         if self._partition is not None:
@@ -147,24 +169,40 @@ class FileWriter(TwoPhaseWriter[Any]):
         self._open.pop(directory, None)
         self._rolled.append((part.name, directory))
 
+    def end_input(self) -> None:
+        """Let all files become visible with the next checkpoint."""
+        self._ended = True
+
     def prepare_commit(self, checkpoint_id: int) -> Any:
-        """Bring the files to disk and choose their names.
+        """Bring the files to disk, and choose the names of those that are not written on.
 
         Returns:
-            Pairs of the hidden and the visible name; `None` if there are no records.
+            Pairs of the hidden and the visible name; `None` if there are none.
 
         Raises:
             SinkError: the disk is full, say.
         """
-        for directory in list(self._growing):
-            self._finish(directory)
-        if not self._rolled:
+        for directory, growing in list(self._growing.items()):
+            if self._rolling.on_checkpoint or self._ended or self._is_full(growing):
+                self._finish(directory)
+            else:
+                self._hold(directory, growing)
+        if not (self._rolled or self._growing):
             return None
         self._work.sync()
+        if not self._rolled:
+            return None
         pairs = self._choose_names(checkpoint_id)
         self._prepared.update(pairs)
         self._rolled = []
         return pairs
+
+    def _hold(self, directory: str, growing: _Growing) -> None:
+        growing.held = growing.part.hold()
+        if self._is_big(growing):  # what was being compressed counts only now
+            self._finish(directory)
+        else:
+            self._covered.add(growing.part.name)
 
     def _choose_names(self, checkpoint_id: int) -> list[tuple[str, str]]:
         hidden: dict[str, list[str]] = {}
@@ -190,17 +228,26 @@ class FileWriter(TwoPhaseWriter[Any]):
         self._work.publish(committable)
         for hidden, _ in committable:
             self._prepared.pop(hidden, None)
+            self._covered.discard(hidden)
 
     def snapshot(self) -> Any:
-        """Return which hidden files are waiting for their names, and the columns."""
-        return {"prepared": dict(self._prepared), "format": self._format.snapshot()}
+        """Return which hidden files wait for their names, which are written on, and the columns."""
+        growing = [
+            (file.part.name, directory, file.held, file.begun_ms)
+            for directory, file in self._growing.items()
+        ]
+        return {
+            "prepared": dict(self._prepared),
+            "growing": growing,
+            "format": self._format.snapshot(),
+        }
 
     def close(self) -> None:
-        """Remove what has not been prepared; what has been is left for `commit`."""
+        """Remove what no checkpoint covers; what one does is left for the next writer."""
         names = [name for name, _ in self._rolled]
         for growing in self._growing.values():
             growing.part.abandon()
             names.append(growing.part.name)
         self._rolled, self._growing = [], {}
         self._open.clear()
-        self._work.close(names)
+        self._work.close([name for name in names if name not in self._covered])

@@ -43,6 +43,10 @@ class ParquetParts:
         """Begin a file; see `PartFormat`."""
         return ParquetPart(work, self)
 
+    def continue_part(self, work: WorkDirectory, name: str, size: int) -> PartFile:
+        """Refuse: no Parquet file is held at a checkpoint."""
+        raise SinkError(f"{name} was written as lines and cannot be gone on with as Parquet")
+
     def snapshot(self) -> Any:
         """Return the schema."""
         return None if self.schema is None else self.schema.serialize().to_pybytes()
@@ -173,6 +177,9 @@ class ParquetPart:
         """Finish it: nothing can be appended to a Parquet file."""
         self.finish()
         return False
+
+    def hold(self) -> None:
+        """Do nothing: a Parquet file cannot be written on."""
 
     def finish(self) -> None:
         """Write its last row group and its footer, and bring it to disk; see `PartFile`."""

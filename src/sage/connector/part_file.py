@@ -5,6 +5,7 @@ Parquet has its own in `parquet_part`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,17 @@ class PartFile(Protocol):
         """
         ...
 
+    def hold(self) -> int | None:
+        """Bring what it has to disk, for a checkpoint behind which it is written on.
+
+        Returns:
+            How many bytes that is; `None`: it cannot be written on afterwards.
+
+        Raises:
+            SinkError: the disk is full.
+        """
+        ...
+
     def finish(self) -> None:
         """Bring it to disk and close it; it is not written any more.
 
@@ -65,6 +77,14 @@ class PartFormat(Protocol):
         """
         ...
 
+    def continue_part(self, work: WorkDirectory, name: str, size: int) -> PartFile:
+        """Go on with a file that had so many bytes when it was held.
+
+        Raises:
+            SinkError: it is not there, or has fewer.
+        """
+        ...
+
     def snapshot(self) -> Any:
         """Return what a new sink must know to write the same kind of files; plain data."""
         ...
@@ -86,6 +106,11 @@ class TextParts:
         """Begin a file; see `PartFormat`."""
         return TextPart(work, self)
 
+    def continue_part(self, work: WorkDirectory, name: str, size: int) -> PartFile:
+        """Go on with a file; see `PartFormat`."""
+        work.cut(name, size)
+        return TextPart(work, self, (name, size))
+
     def snapshot(self) -> Any:
         """Return the columns of CSV."""
         return self.format.fieldnames
@@ -99,15 +124,22 @@ class TextPart:
     Args:
         work: Where it grows.
         parts: How it is written.
+        continued: The name and the size of a file to go on with; `None` begins one.
     """
 
-    def __init__(self, work: WorkDirectory, parts: TextParts) -> None:
+    def __init__(
+        self, work: WorkDirectory, parts: TextParts, continued: tuple[str, int] | None = None
+    ) -> None:
         self._format, self._codec, self._step = parts.format, parts.codec, work.step
-        self.name, self._raw = work.create()
+        self._raw: BinaryIO | None = None
+        if continued is None:
+            self.name, self._raw = work.create()
+        else:
+            self.name = continued[0]
         self._path: Path = work.directory / self.name
         self._compressor: Compressor | None = None
-        self._size = 0
-        self._begun = False
+        self._size = 0 if continued is None else continued[1]
+        self._begun = self._size > 0
 
     def write(self, values: Sequence[Any]) -> None:
         """Append records; see `PartFile`."""
@@ -122,27 +154,52 @@ class TextPart:
             raise cannot("write to", self._path, error) from error
 
     def _out(self) -> BinaryIO | Compressor:
-        if self._raw.closed:
-            self._raw = self._path.open("ab", buffering=1 << 16)
+        raw = self._opened()
         if self._codec is None:
-            return self._raw
+            return raw
         if self._compressor is None:
-            self._compressor = open_compressor(self._raw, self._codec)
+            self._compressor = open_compressor(raw, self._codec)
         return self._compressor
+
+    def _opened(self) -> BinaryIO:
+        if self._raw is None:
+            self._raw = self._path.open("ab", buffering=1 << 16)
+        return self._raw
 
     def size(self) -> int:
         """Return about how many bytes it has: what is being compressed is not counted yet."""
-        return self._size if self._raw.closed else self._raw.tell()
+        return self._size if self._raw is None else self._raw.tell()
 
     def set_aside(self) -> bool:
         """Close it until the next `write`."""
         try:
             self._end_compression()
-            self._size = self._raw.tell()
-            self._raw.close()
+            self._size = self.size()
+            self._close()
         except OSError as error:
             raise cannot("write to", self._path, error) from error
         return True
+
+    def _close(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
+    def hold(self) -> int:
+        """Bring what it has to disk; see `PartFile`."""
+        was_open = self._raw is not None
+        self._step("fsync", self._path)
+        try:
+            self._end_compression()
+            raw = self._opened()
+            raw.flush()
+            os.fsync(raw.fileno())
+            self._size = raw.tell()
+            if not was_open:
+                self._close()
+        except OSError as error:
+            raise cannot("write to", self._path, error) from error
+        return self._size
 
     def _end_compression(self) -> None:
         compressor, self._compressor = self._compressor, None
@@ -152,17 +209,17 @@ class TextPart:
     def finish(self) -> None:
         """Bring it to disk; see `PartFile`."""
         try:
-            if self._raw.closed:
-                self._raw = self._path.open("ab")
+            raw = self._opened()
             self._end_compression()
         except OSError as error:
             self.abandon()
             raise cannot("write to", self._path, error) from error
-        finish(self._raw, self._path, self._step)
+        finish(raw, self._path, self._step)
+        self._raw = None
 
     def abandon(self) -> None:
         """Close it."""
         with suppress(OSError):  # a full disk: it is going to be removed anyway
             self._end_compression()
         with suppress(OSError):
-            self._raw.close()
+            self._close()

@@ -184,6 +184,29 @@ class WorkDirectory:
         if name == self._own:
             self._own = None
 
+    def cut(self, name: str, size: int) -> None:
+        """Take a file that had so many bytes at a checkpoint, and remove those behind them.
+
+        Raises:
+            SinkError: it is not there, has fewer, or another run is writing it.
+        """
+        path = self.directory / name
+        directory = name.partition("/")[0]
+        if directory not in self._locks and path.exists() and not self._lock(directory):
+            raise SinkError(f"cannot go on with {path}: another run of the job is writing it")
+        self.step("truncate", path)
+        try:
+            found = path.stat().st_size
+            if found >= size:
+                os.truncate(path, size)
+        except OSError as error:
+            raise cannot("go on with", path, error) from error
+        if found < size:
+            raise SinkError(
+                f"cannot go on with {path}: it has {found} bytes, and had {size} when the "
+                "checkpoint was taken"
+            )
+
     def remove(self, name: str) -> None:
         """Remove a file, unless it is gone already.
 

@@ -63,6 +63,14 @@ class SinkWriter(ABC, Generic[T_contra]):
         wait for `commit`.
         """
 
+    def end_input(self) -> None:
+        """Take note that there are no more records; by default `flush`.
+
+        Called once, at the end of input, before the last `prepare_commit` of a two-phase writer. Not
+        called where the job is to go on later: stopped with a savepoint, failed, cancelled.
+        """
+        self.flush()
+
     def snapshot(self) -> Any:
         """Return what a new writer must know to go on from here; plain data.
 

@@ -113,7 +113,7 @@ class _WriterProcessor(BatchProcessor):
 
     def end(self) -> list[Any]:
         """Make sure that everything is outside."""
-        self._writer.flush()
+        self._writer.end_input()
         return []
 
     def close(self) -> None:
