@@ -7,7 +7,7 @@ import random
 import resource
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -250,6 +250,43 @@ def test_a_restored_writer_goes_on_in_the_same_file_where_the_checkpoint_was(tmp
     assert read_all(TextFileSource(visible(sink))) == ["a", "b", "c"]
     assert len(visible(sink)) == 1
     assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_other_subtasks_go_on_with_the_files_and_nobody_removes_what_another_commits(
+    tmp_path, after
+):
+    """Of three subtasks, each has a file that waits and one that grows; others take them over."""
+    sink = FileSink(tmp_path, "csv", fieldnames=["n"], roll_bytes=8, roll_on_checkpoint=False)
+    states, waiting = [], []
+    for subtask in range(3):
+        context = StandaloneContext(subtask_index=subtask, parallelism=3)
+        with closing(sink.create_writer(context, None)) as writer:
+            waiting.append(checkpoint(writer, 1, [[f"waits {subtask}"]])[0])
+            states.append(checkpoint(writer, 2, [[subtask]])[1])
+            writer.write_batch([["lost"]])
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(closing(sink.create_writer(
+                StandaloneContext(subtask_index=subtask, parallelism=after), state
+            )))
+            for subtask, state in enumerate(sink.redistribute(states, after))
+        ]  # fmt: skip
+        for prepared in waiting:
+            writers[0].commit(prepared)
+        for number, writer in enumerate(writers):
+            writer.write_batch([[f"new {number}"]])
+            writer.end_input()
+        for prepared in [writer.prepare_commit(3) for writer in writers]:
+            writers[-1].commit(prepared)
+    found = [row.values[0] for row in read_all(CsvSource(visible(sink)))]
+    old = [f"waits {n}" for n in range(3)] + ["0", "1", "2"]
+    assert sorted(found) == sorted([*old, *(f"new {n}" for n in range(after))])
+    assert hidden(tmp_path) == []
+
+
+def test_there_is_nothing_to_deal_out_at_first(tmp_path):
+    assert FileSink(tmp_path).redistribute([None, None], 3) == [None, None, None]
 
 
 def test_a_file_that_has_shrunk_or_is_gone_is_not_gone_on_with(tmp_path):

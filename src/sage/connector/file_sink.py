@@ -21,7 +21,7 @@ from sage.connector.part_file import PartFormat, TextParts
 from sage.connector.partition_path import PartitionBy, partition_function
 from sage.connector.record_format import EXTENSIONS, Format, RecordFormat
 from sage.connector.sink_error import SinkError
-from sage.connector.work_directory import WorkDirectory
+from sage.connector.work_directory import WorkDirectory, made_by
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import Sink, TwoPhaseWriter
 from sage.dataflow.time import to_ms
@@ -169,6 +169,25 @@ class FileSink(Sink[Any]):
             writer.close()
             raise
         return writer
+
+    def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
+        """Deal out the files that are written on, and let all know those that nobody may remove."""
+        known = [state for state in states if state is not None]
+        if not known:
+            return [None] * parallelism
+        formats = [state["format"] for state in known if state["format"] is not None]
+        growing = [file for state in known for file in state["growing"]]
+        kept = [name for state in known for name in state["prepared"]]
+        kept += [name for name, *_ in growing]
+        common: dict[str, Any] = {
+            "prepared": {},
+            "kept": kept,
+            "format": formats[0] if formats else None,
+        }
+        return [
+            {**common, "growing": [f for f in growing if (made_by(f[0]) or 0) % parallelism == n]}
+            for n in range(parallelism)
+        ]
 
     def _format(self, restored: Any) -> PartFormat:
         if self.format == "parquet":

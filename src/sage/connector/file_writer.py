@@ -108,8 +108,13 @@ class FileWriter(TwoPhaseWriter[Any]):
             return
         self._prepared = dict(state["prepared"])
         self._covered = {name for name, *_ in state["growing"]}
-        self._work.remove_abandoned({*self._prepared, *self._covered})
+        kept = state.get("kept")  # of all subtasks, when there are others than before
+        self._work.remove_abandoned(
+            {*self._prepared, *self._covered, *(kept or ())}, of_others=kept is not None
+        )
         for name, directory, size, begun_ms in state["growing"]:
+            if directory in self._growing:  # of another subtask that is no more
+                self._finish(directory)
             part = self._format.continue_part(self._work, name, size)
             self._growing[directory] = _Growing(part, begun_ms, size)
 

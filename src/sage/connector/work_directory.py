@@ -22,6 +22,7 @@ from sage.dataflow.function.context import RuntimeContext
 from sage.kernel.checkpoint.durable_files import TEMPORARY, DurableFiles, Step, no_step
 
 _LOCK: Final = "lock"
+_HIDDEN: Final = re.compile(r"\..*-([0-9]+)-[0-9a-f]{32}" + re.escape(TEMPORARY))
 
 
 class WorkDirectory:
@@ -52,31 +53,32 @@ class WorkDirectory:
         self._locks: dict[str, int] = {}
         make_directory(directory, self._durable, step)
 
-    def remove_abandoned(self, keep: Collection[str] | None) -> None:
+    def remove_abandoned(self, keep: Collection[str] | None, *, of_others: bool = False) -> None:
         """Remove what earlier runs of this subtask have left.
 
         Args:
             keep: The files that a checkpoint refers to; `None` at a start without a checkpoint,
                 where those of subtasks that are no more are removed as well.
+            of_others: Whether `keep` has the files of all subtasks, so that those of subtasks that
+                are no more are removed as well.
 
         Raises:
             SinkError: something cannot be removed.
         """
         for name, subtask in list(self._found()):
             mine = subtask == self._subtask or (
-                keep is None and subtask % self._parallelism == self._subtask
+                (keep is None or of_others) and subtask % self._parallelism == self._subtask
             )
             if mine and self._lock(name):
                 self._clear(name, keep or ())
                 self._drop_if_empty(name)
 
     def _found(self) -> Iterator[tuple[str, int]]:
-        pattern = re.compile(
-            re.escape(self._stem) + r"([0-9]+)-[0-9a-f]{32}" + re.escape(TEMPORARY)
-        )
         for name in sorted(os.listdir(self.directory)):
-            if (match := pattern.fullmatch(name)) and (self.directory / name).is_dir():
-                yield name, int(match[1])
+            if not name.startswith(self._stem) or not (self.directory / name).is_dir():
+                continue
+            if (subtask := made_by(name)) is not None:
+                yield name, subtask
 
     def _lock(self, name: str) -> bool:
         """Take a hidden directory; say whether it is there, and nobody else's."""
@@ -230,6 +232,17 @@ class WorkDirectory:
             os.close(descriptor)
         self._locks.clear()
         self._own = None
+
+
+def made_by(name: str) -> int | None:
+    """Return which subtask made a hidden directory, or a file in it; `None` if it is no such name.
+
+    Examples:
+        >>> made_by(".part-3f0c8a9b2d1e-7-0123456789abcdef0123456789abcdef.tmp/0")
+        7
+    """
+    match = _HIDDEN.fullmatch(name.partition("/")[0])
+    return None if match is None else int(match[1])
 
 
 def _may_rename(hidden: Path, visible: Path) -> bool:
