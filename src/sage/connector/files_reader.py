@@ -83,7 +83,7 @@ class FilesReader(SourceReader[T]):
             self.positions[self._path] = self._file.position()
         return dict(self.positions)
 
-    def gauges(self) -> dict[str, float]:
+    def gauges(self) -> dict[str, int]:
         """Return how many files there are still to begin."""
         return {"files_waiting": len(self._to_read)}
 
