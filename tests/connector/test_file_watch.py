@@ -18,7 +18,6 @@ from sage.connector.csv_file import CsvSource
 from sage.connector.file import TextFileSource
 from sage.connector.file_watch import GROUPS, Watch
 from sage.connector.parquet_source import ParquetSource
-from sage.dataflow.function.source import deal_splits
 from sage.testing import ManualClock, StandaloneContext
 
 
@@ -58,7 +57,8 @@ class Restarts(RuleBasedStateMachine):
         self.open(parallelism)
 
     def open(self, parallelism):
-        dealt = deal_splits(self.source, self.source.list_splits(), parallelism)
+        splits = self.source.list_splits()
+        dealt = [splits[subtask::parallelism] for subtask in range(parallelism)]
         self.readers = [
             open_reader(self.source, {n: self.positions[n] for n in names}, clock=self.clock)
             for names in dealt
