@@ -7,7 +7,7 @@ import pytest
 from recovery.kill_sweep import check, is_over, kill_until_done, start, undisturbed
 from recovery.killed_job import SHORT, format_sinks, outputs, run, text_sinks
 
-STRIDE = {"text": 9, "formats": 60}
+STRIDE = {"text": 12, "formats": 60}
 
 
 def test_killed_at_random_again_and_again(tmp_path):
