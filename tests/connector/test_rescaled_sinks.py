@@ -51,6 +51,15 @@ def go_on(sink, saved, parallelism):
     return states
 
 
+def leave_files_behind(directory):
+    """Let there be what writers were writing when they were killed: beside what was prepared, alone."""
+    for hidden in list(directory.glob(".*.tmp")):
+        dead = directory / f"{hidden.name.rsplit('-', 1)[0]}-{'0' * 32}.tmp"
+        dead.mkdir()
+        for path in (hidden / "1", dead / "0", dead / "lock"):
+            path.write_text("half a record")
+
+
 def leave_behind(directory, parallelism):
     """Put a hidden file there for each subtask: what it was writing when it was killed."""
     names = [name for name in os.listdir(directory) if name.endswith(".tmp")]
@@ -63,13 +72,13 @@ def leave_behind(directory, parallelism):
 def test_files_that_were_prepared_appear_once_and_leftovers_go(tmp_path, before, now):
     sink = FileSink(tmp_path, "csv")
     saved = prepared(sink, before)
-    leave_behind(tmp_path, before)
+    leave_files_behind(tmp_path)
     states = go_on(sink, saved, now)
     names = sorted(os.listdir(tmp_path))
     assert names == [f"part-{subtask}-0000000001-0.csv" for subtask in range(before)]
     numbers = [(tmp_path / name).read_text().split() for name in names]
     assert numbers == [["n", str(subtask)] for subtask in range(before)]
-    assert states == [{"prepared": {}, "fieldnames": ("n",)}] * now
+    assert states == [{"prepared": {}, "growing": [], "format": ("n",)}] * now
     again = go_on(sink, saved, now)  # the same checkpoint once more
     assert (again, sorted(os.listdir(tmp_path))) == (states, names)
 
