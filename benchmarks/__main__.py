@@ -10,6 +10,7 @@ from collections.abc import Callable
 from benchmarks import (
     async_map,
     checkpoints,
+    kafka_word_count,
     latency,
     memory,
     parallel,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "windows": windows.windows,
     "checkpoints": checkpoints.checkpoints,
     "parallel": parallel.parallel,
+    "kafka_word_count": kafka_word_count.kafka_word_count,
     "service_calls": service_calls.service_calls,
     "service_peers": service_peers.service_peers,
 }
