@@ -39,7 +39,10 @@ class _Failures:
 
     def note(self, error: Any, message: Any) -> None:
         """Take the report about a record; called while the client is being polled."""
-        if self.first is None and error is not None:
+        codes = import_client().KafkaError
+        if error is None or error.code() in {codes._PURGE_QUEUE, codes._PURGE_INFLIGHT}:
+            return  # thrown away with its transaction, which tells why
+        if self.first is None:
             key, value = shorten(message.key()), shorten(message.value())
             self.first = (
                 f"a record could not be written to the topic {message.topic()!r}: "
@@ -71,6 +74,7 @@ class KafkaProducer:
         self._settings = settings
         self._context = context
         self._timeout = timeout
+        self._is_transactional = "transactional.id" in (properties or {})
         self._failures = _Failures(settings)
         self._log = ClientLog(settings, context.logger)
         kafka = import_client()
@@ -103,6 +107,7 @@ class KafkaProducer:
 
         Raises:
             SinkError: a record was refused, or one before it could not be delivered.
+            KafkaException: the transaction must be aborted.
         """
         produce = self._client.produce
         row: Row = ()
@@ -113,6 +118,9 @@ class KafkaProducer:
                 except BufferError:
                     self._write_when_there_is_room(row)
         except (self._error, TypeError, ValueError) as error:
+            if self._is_transactional and isinstance(error, self._error):
+                self.check()
+                raise
             raise SinkError(
                 f"the record {shorten(row[1])} for the topic {row[0]!r} is refused: "
                 f"{self._settings.hide(str(error))}"

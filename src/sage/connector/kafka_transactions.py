@@ -255,8 +255,8 @@ class TransactionalId:
         text = producer.hide(error)
         if error.args[0].code() in _fenced():
             return (
-                f"another run has taken the transactional id {self.name!r}. Is the job running "
-                f"twice, or two jobs of this name? ({text})"
+                f"another run has taken the transactional id {self.name!r}, or it took longer than "
+                f"transaction.timeout.ms. Is the job running twice, or two jobs of this name? ({text})"
             )
         return text
 
