@@ -30,7 +30,8 @@ from sage.kernel.runtime.worker.worker_task import WorkerTask
 
 KEYS = 53
 PARTITIONS = 4
-WINDOW_MS = 1000
+WINDOW_MS = 200
+"""So short that nearly every checkpoint has results to be committed."""
 
 
 @dataclass
@@ -63,7 +64,8 @@ def slowly(pause, record):
 def fill(cluster, records):
     """Make a topic of numbers, each partition in order; return its name."""
     topic = fresh_topic(cluster, "numbers")
-    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": 50})
+    small = {"batch.num.messages": 500, "linger.ms": 50}  # or partitions would come one by one
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, **small})
     for number in range(records):
         producer.produce(topic, str(number), partition=number % PARTITIONS)
         if number % 50_000 == 0:
@@ -83,11 +85,17 @@ def program(cluster, topics, directory, guarantee, pause):
     env.enable_checkpointing(0.2, directory / "checkpoints")
     env.set_restart_strategy("fixed-delay", max_attempts=100_000, restart_delay=0)
     read = env.from_kafka_source(
-        cluster.bootstrap, numbers, results, "earliest", stop="latest", timeout=60
+        cluster.bootstrap,
+        numbers,
+        results,
+        "earliest",
+        stop="latest",
+        timeout=60,
+        properties={"max.partition.fetch.bytes": 20_000},
     )
     counted = (
-        read.map(partial(slowly, pause), name="slowly")
-        .assign_timestamps(lambda n: n // 10, max_out_of_orderness=50)
+        read.assign_timestamps(lambda record: record.value // 10)  # in order in each partition
+        .map(partial(slowly, pause), name="slowly")
         .key_by(lambda n: n % KEYS)
         .window(tumbling_time_window(milliseconds=WINDOW_MS))
         .aggregate(count())
@@ -122,14 +130,18 @@ def run(cluster, records, guarantee, seed, *, kills=0, restarts=0, pause=0.02):
 
 
 def kill_workers(env, kills, seed, outcome):
-    """Kill workers that have begun to work, one after the other."""
-    chance, job = random.Random(seed), env._job
-    while outcome.kills < kills and not job.wait(chance.uniform(0.05, 0.6)):
+    """Kill workers that have begun to work, mostly when there is a checkpoint to be committed."""
+    chance, job, before = random.Random(seed), env._job, 0
+    while outcome.kills < kills and not job.wait(0.005):
+        due = env.job.checkpoints.completed > before or chance.random() < 0.002
+        if not due or job.wait(chance.uniform(0, 0.4)):
+            continue
         tasks = [task for task in job._tasks if isinstance(task, WorkerTask)]
         pids = [task.pid for task in tasks if task.pid is not None]
         if pids and any(task.has_counted for task in tasks):
             os.kill(chance.choice(pids), signal.SIGKILL)
             outcome.kills += 1
+            before = env.job.checkpoints.completed
 
 
 def restart_broker(env, cluster, restarts, seed, outcome):
