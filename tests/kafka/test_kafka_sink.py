@@ -192,6 +192,24 @@ def test_another_subtask_may_commit(kafka_cluster):
     assert values(kafka_cluster.bootstrap, topic) == ['"a"', '"b"']
 
 
+def test_subtasks_that_are_gone_can_write_no_more(kafka_cluster):
+    """Also if they had prepared nothing: the writer that commits for them takes their ids."""
+    topic = fresh_topic(kafka_cluster)
+    sink = KafkaSink(
+        kafka_cluster.bootstrap, topic, "exactly_once", transactional_id_prefix=fresh_id()
+    )
+    old = [sink.create_writer(StandaloneContext(subtask_index=n), None) for n in range(3)]
+    states = sink.redistribute([writer.snapshot() for writer in old], 2)
+    assert [state["gone"] for state in states] == [[2], []]
+    sink.create_writer(StandaloneContext(subtask_index=0), states[0]).close()
+    old[2].write_batch("a")
+    with pytest.raises(SinkError, match="another run has taken"):
+        old[2].commit(old[2].prepare_commit(1))
+    for writer in old:
+        writer.close()
+    assert sink.redistribute([None], 2) == [None, None]
+
+
 def test_a_forgotten_marker_is_not_taken_for_a_missing_one(kafka_cluster):
     """Kafka forgets after a week; then somebody must look, and can say what was found."""
     topic = fresh_topic(kafka_cluster)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 from sage.common.suggest import did_you_mean, shorten
@@ -10,7 +10,11 @@ from sage.connector.kafka_producer import KafkaProducer
 from sage.connector.kafka_rows import Headers, RecordParts
 from sage.connector.kafka_serializers import Serializer, check_serializer
 from sage.connector.kafka_settings import KafkaSettings
-from sage.connector.kafka_transactions import KafkaTransactionWriter, TransactionSettings
+from sage.connector.kafka_transactions import (
+    KafkaTransactionWriter,
+    TransactionalId,
+    TransactionSettings,
+)
 from sage.connector.kafka_writer import KafkaWriter
 from sage.connector.row_buffer import Spill
 from sage.connector.sink_error import SinkError
@@ -134,14 +138,25 @@ class KafkaSink(Sink[Any]):
             producer = KafkaProducer(self.settings, context, self.timeout)
             return KafkaWriter(producer, rows, waits=self.guarantee == "at_least_once")
         prefix = self.transactional_id_prefix or f"{context.job_name}/{context.operator_name}"
-        return KafkaTransactionWriter(
-            TransactionSettings(self.settings, self.timeout, self.spill),
-            f"{prefix}-{context.subtask_index}",
-            rows,
-            context,
-            None if state is None else state["prepared"],
-            step=step,
-        )
+        transactions = TransactionSettings(self.settings, self.timeout, self.spill)
+        for number in () if state is None else state.get("gone", ()):
+            TransactionalId(transactions, f"{prefix}-{number}", context, step).close()
+        name = f"{prefix}-{context.subtask_index}"
+        return KafkaTransactionWriter(transactions, name, rows, context, state, step=step)
+
+    def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
+        """Let all know the files that one of them commits, and end what subtasks that are gone began.
+
+        Whoever takes the id of such a subtask also commits what it has prepared.
+        """
+        known = [state for state in states if state is not None]
+        if not known:
+            return [None] * parallelism
+        kept = [name for state in known for name in state["prepared"]]
+        gone = [
+            range(parallelism + first, len(states), parallelism) for first in range(parallelism)
+        ]
+        return [{"prepared": [], "kept": kept, "gone": list(numbers)} for numbers in gone]
 
     def __repr__(self) -> str:
         return f"KafkaSink({self.settings!r}, {self.parts.topic!r}, {self.guarantee!r})"

@@ -83,7 +83,7 @@ class KafkaTransactionWriter(TwoPhaseWriter[Any]):
         transactional_id: That of this subtask.
         rows: Makes rows of records.
         context: The runtime.
-        prepared: The names of the files that a restored checkpoint refers to.
+        state: What `snapshot` or `KafkaSink.redistribute` returned; `None` at the first start.
         step: Is called before each operation, for tests that end the process there.
 
     Raises:
@@ -97,7 +97,7 @@ class KafkaTransactionWriter(TwoPhaseWriter[Any]):
         transactional_id: str,
         rows: Callable[[Iterable[Any]], list[Row]],
         context: RuntimeContext,
-        prepared: Sequence[str] | None = None,
+        state: Mapping[str, Any] | None = None,
         *,
         step: Step = no_step,
     ) -> None:
@@ -105,8 +105,8 @@ class KafkaTransactionWriter(TwoPhaseWriter[Any]):
         self._context = context
         self._rows = rows
         self._step = step
-        self._files = _work_files(transactions.spill, context, prepared, step)
-        self._prepared = dict.fromkeys(prepared or ())
+        self._files = _work_files(transactions.spill, context, state, step)
+        self._prepared = dict.fromkeys(state["prepared"] if state else ())
         spill = transactions.spill
         self._buffer = RowBuffer(self._files, spill.above_bytes if spill else 0)
         self._topic: str | None = None
@@ -390,10 +390,12 @@ def _fenced() -> set[int]:
 
 
 def _work_files(
-    spill: Spill | None, context: RuntimeContext, prepared: Sequence[str] | None, step: Step
+    spill: Spill | None, context: RuntimeContext, state: Mapping[str, Any] | None, step: Step
 ) -> WorkFiles | None:
     if spill is None:
         return None
     files = WorkFiles(Path(spill.directory), "rows", context, step)
-    files.remove_abandoned(prepared)
+    kept = None if state is None else state.get("kept")
+    mine = None if state is None else state["prepared"]
+    files.remove_abandoned(mine if kept is None else kept, of_others=kept is not None)
     return files
