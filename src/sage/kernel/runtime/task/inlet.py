@@ -136,3 +136,11 @@ def read_gauges(operators: Iterable[LiveOperator]) -> dict[int, Mapping[str, int
             with suppress(*USER_ERRORS):  # it is just being closed: what it said last must do
                 found[live.node.id] = live.reader.gauges()
     return found
+
+
+def total_count(reader: SourceReader[object]) -> int | None:
+    """Return how many records a reader will give; None if it does not know."""
+    try:
+        return reader.total_count()
+    except USER_ERRORS:  # the records can be read without knowing their number
+        return None

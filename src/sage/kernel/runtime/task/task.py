@@ -36,6 +36,7 @@ from sage.kernel.runtime.task.inlet import (
     ReadPositions,
     read_gauges,
     split_assigners,
+    total_count,
 )
 from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
@@ -125,7 +126,7 @@ class Task:
 
     def total_counts(self) -> list[int | None]:
         """Return how many records each source will give; empty before they are open."""
-        return self._totals or [_total_count(reader) for reader in tuple(self._readers)]
+        return self._totals or [total_count(reader) for reader in tuple(self._readers)]
 
     def run(self) -> None:
         """Open, move records until the input has ended or somebody says stop, close.
@@ -680,13 +681,6 @@ class Task:
             live.context.forget()
         self._live.clear()
         self._fuser.forget()
-
-
-def _total_count(reader: SourceReader[object]) -> int | None:
-    try:
-        return reader.total_count()
-    except USER_ERRORS:  # the records can be read without knowing their number
-        return None
 
 
 def _add_notes(failure: BaseException, others: list[OperatorError]) -> None:
