@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def run(records: int, kills: int, seed: int, directory: Path, workers: int = 2) 
     counted = (
         env.from_batch(range(records))
         .map(slowly)
-        .assign_timestamps(lambda n: n // 10, max_out_of_orderness=50)
+        .assign_timestamps(lambda n: n // 10, max_out_of_orderness=timedelta(milliseconds=50))
         .key_by(lambda n: n % KEYS)
         .window(tumbling_time_window(milliseconds=WINDOW_MS))
         .aggregate(count())
