@@ -112,18 +112,24 @@ class JobHandle:
         """
         return self._job.savepoint(os.fspath(path)).result(timeout)
 
-    def query_state(self, operator_uid: str, name: str, key: Any) -> Any:
+    def query_state(self, operator_uid: str, name: str, key: Any, *, timeout: float = 10.0) -> Any:
         """Return the present value of a key in a state of a running operator; None if it has none.
+
+        At a parallelism above 1 the process that owns the key tells it, between two batches.
 
         Args:
             operator_uid: The `uid=` that was given to the operator.
             name: The name of the state: that of the attribute that declares it.
             key: The key.
+            timeout: Seconds to wait for that process.
 
         Raises:
             JobError: no running operator has that uid.
+            JobTimeoutError: the process has not answered in time.
+            TypeError: the key has no hash, or, at a parallelism above 1, none that is the same in
+                every process.
         """
-        return self._job.query_state(operator_uid, name, key)
+        return self._job.query_state(operator_uid, name, key, timeout)
 
     @property
     def checkpoints(self) -> CheckpointStatistics:

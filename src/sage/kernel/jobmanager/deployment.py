@@ -80,11 +80,12 @@ class TaskHandle(CheckpointedTask, Protocol):
         """Return how many records each of its sources will give; None: that source cannot say."""
         ...
 
-    def query_state(self, uid: str, name: str, key: Any) -> Any:
+    def query_state(self, uid: str, name: str, key: Any, timeout: float) -> Any:
         """Return the present value of a key in a state that an operator declares.
 
         Raises:
-            KeyError: no operator of this task has that uid.
+            KeyError: no running operator of this task has that uid.
+            JobTimeoutError: the task has not answered within `timeout` seconds.
         """
         ...
 
@@ -108,6 +109,14 @@ class Deployment(Protocol):
 
     def uids(self, task: int) -> frozenset[str]:
         """Return the uids of the operators of a task."""
+        ...
+
+    def owners(self, uid: str, key: Any) -> Sequence[int]:
+        """Return the tasks in which the state of a key may be that an operator declares.
+
+        Raises:
+            TypeError: it cannot be a key.
+        """
         ...
 
     def make_tasks(

@@ -203,15 +203,16 @@ class Job:
         """
         return self._checkpoints().request(target, leave=True)
 
-    def query_state(self, uid: str, name: str, key: Any) -> Any:
+    def query_state(self, uid: str, name: str, key: Any, timeout: float) -> Any:
         """Return the present value of a key in a state that an operator declares, or None.
 
         Raises:
             JobError: no running operator has that uid.
+            JobTimeoutError: the process that has the state has not answered within `timeout` seconds.
         """
-        for task in tuple(self._tasks):
+        for number in self._deployment.owners(uid, key):
             with suppress(KeyError):
-                return task.query_state(uid, name, key)
+                return self._tasks[number].query_state(uid, name, key, timeout)
         known = [node.uid for node in self.graph.stream_graph.nodes.values()]
         near = did_you_mean(uid, known)
         raise JobError(f"no running operator of {self.name!r} has the uid {uid!r}.{near}")

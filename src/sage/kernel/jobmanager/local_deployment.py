@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sage.dataflow.graph.job_graph import JobGraph
 from sage.dataflow.operator.base import Operator
@@ -45,6 +46,10 @@ class LocalDeployment:
     def uids(self, task: int) -> frozenset[str]:
         """Return the uids of the operators of a task."""
         return self._uids(task, Operator)
+
+    def owners(self, uid: str, key: Any) -> Sequence[int]:
+        """Return the task that has the operator, with the state of all keys."""
+        return [task for task in range(len(self._graph.vertices)) if uid in self.uids(task)]
 
     def _uids(self, task: int, kind: type[Operator]) -> frozenset[str]:
         nodes = (self._graph.stream_graph.nodes[node] for node in self._graph.vertices[task].nodes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.dataflow.graph.job_graph import JobVertex
+from sage.dataflow.key_group import key_group, subtask_of
 from sage.dataflow.operator.base import Operator
 from sage.dataflow.operator.batch_wise import WriteSink
 from sage.kernel.checkpoint.messages import Subtask
@@ -146,6 +147,21 @@ class WorkerDeployment:
         )
         vertex = JobVertex(slot, self.graph.nodes_of(slot), "client")
         return Task(self.graph.stream_graph, vertex, context, counters, start, exchange=exchange)
+
+    def owners(self, uid: str, key: Any) -> Sequence[int]:
+        """Return the slot in which the state of a key is; none if there is no such operator.
+
+        Raises:
+            TypeError: it cannot be a key.
+        """
+        nodes = self.graph.stream_graph.nodes.values()
+        node = next((node.id for node in nodes if node.uid == uid), None)
+        if node is None:
+            return ()
+        slots, groups = self.graph.slots[node], self.graph.max_parallelism
+        # Where records have no keys, no subtask has more of such state than another.
+        place = 0 if len(slots) == 1 else subtask_of(key_group(key, groups), groups, len(slots))
+        return (slots[place],)
 
     def release(self, tasks: Sequence[int]) -> None:
         """Remove the channels of these slots, none of which is running any more."""

@@ -546,8 +546,10 @@ class Task:
             return None
         return [(place, list(v)) for place, v in self._fuser.backlog if place[0] == live.node.id]
 
-    def query_state(self, uid: str, name: str, key: Any) -> Any:
+    def query_state(self, uid: str, name: str, key: Any, timeout: float = 0.0) -> Any:
         """Return the present value of a key in a state that an operator declares; from any thread.
+
+        There is nothing to wait for here, for however many seconds.
 
         Raises:
             KeyError: no operator of this task has that uid.

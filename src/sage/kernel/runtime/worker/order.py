@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
@@ -116,6 +116,23 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class AskState:
+    """Tell the value of a key in a state.
+
+    Attributes:
+        number: By which the answer is recognised.
+        uid: The uid of the operator.
+        name: The name of the state.
+        key: The key, pickled.
+    """
+
+    number: int
+    uid: str
+    name: str
+    key: bytes
+
+
+@dataclass(frozen=True)
 class StateTaken:
     """The state has been taken for a checkpoint."""
 
@@ -145,6 +162,39 @@ class Committed:
     """The sinks have committed what belongs to a checkpoint."""
 
     checkpoint_id: int
+
+
+@dataclass(frozen=True)
+class StateTold:
+    """The answer to a question.
+
+    Attributes:
+        number: That of the question.
+        answer: The value, pickled; or what became of the attempt to tell it.
+    """
+
+    number: int
+    answer: bytes | Failed
+
+    @classmethod
+    def of(cls, question: AskState, find: Callable[[str, str, Any], Any]) -> StateTold:
+        """Answer a question by what `find(uid, name, key)` returns or raises."""
+        try:
+            key = pickle.loads(question.key)  # noqa: S301 - from our parent
+            told = cloudpickle.dumps(find(question.uid, question.name, key))
+        except Exception as error:  # noqa: BLE001 - raised where the question was asked
+            return cls(question.number, Failed.of(error))
+        return cls(question.number, told)
+
+    def unwrap(self, worker: str) -> Any:
+        """Return the value.
+
+        Raises:
+            Exception: what kept the worker from telling it.
+        """
+        if isinstance(self.answer, Failed):
+            raise self.answer.unwrap(worker)
+        return pickle.loads(self.answer)  # noqa: S301 - from a process of this very job
 
 
 @dataclass(frozen=True)
@@ -238,11 +288,11 @@ class Failed:
 _MOST_CAUSES: Final = 8
 _LENGTH_BYTES: Final = 4
 
-Command = Stop | Cancel | TakeState | AbortCheckpoint | Commit | Leave
+Command = Stop | Cancel | TakeState | AbortCheckpoint | Commit | Leave | AskState
 """What a worker is told while it runs."""
 
 Report = StateTaken | StateRefused | InputEnded | Committed
-Message = Counted | Logged | Printed | Report | Ended | Failed
+Message = Counted | Logged | Printed | Report | StateTold | Ended | Failed
 """What a worker tells."""
 
 

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import IO, Final
 
 import cloudpickle
@@ -37,6 +38,7 @@ from sage.kernel.runtime.task.task import Task
 from sage.kernel.runtime.task.task_start import TaskStart
 from sage.kernel.runtime.worker.order import (
     AbortCheckpoint,
+    AskState,
     Cancel,
     Command,
     Commit,
@@ -52,6 +54,7 @@ from sage.kernel.runtime.worker.order import (
     Printed,
     StateRefused,
     StateTaken,
+    StateTold,
     Stop,
     WorkerOrder,
     read_message,
@@ -249,6 +252,11 @@ class Slot:
                 self.task.commit_checkpoint(command.checkpoint_id, leave=command.leave)
             case Leave():
                 self.task.leave_now()
+            case AskState():
+                self.task.order(partial(self._answer, command))
+
+    def _answer(self, question: AskState, task: Task) -> None:
+        self._teller.tell(StateTold.of(question, task.query_state))
 
     def _tell(self) -> None:
         while not self._ended.wait(_TELL_SECONDS):

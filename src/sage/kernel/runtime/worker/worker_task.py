@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any, Final
 
-from sage.common.errors import JobError, OperatorError, WorkerLostError
+from sage.common.errors import OperatorError, WorkerLostError
 from sage.common.log import get_logger
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.kernel.runtime.exchange.figures import SlotFigures
@@ -25,6 +25,7 @@ from sage.kernel.runtime.task.expansion import TaskCancelled
 from sage.kernel.runtime.worker.idle_workers import IdleWorkers, close_pipes
 from sage.kernel.runtime.worker.order import (
     AbortCheckpoint,
+    AskState,
     Cancel,
     Command,
     Commit,
@@ -40,12 +41,14 @@ from sage.kernel.runtime.worker.order import (
     Printed,
     StateRefused,
     StateTaken,
+    StateTold,
     Stop,
     WorkerOrder,
     pickle_order,
     read_message,
     write_message,
 )
+from sage.kernel.runtime.worker.questions import Questions
 
 _PATIENCE: Final = 5.0
 _START_SECONDS: Final = 60.0
@@ -100,6 +103,7 @@ class WorkerTask:
         self._lock = threading.RLock()  # a signal handler may cancel while it is held
         self._killer: threading.Timer | None = None
         self._said: list[Command] = []
+        self._questions = Questions(self._name, self._say)
 
     @property
     def has_counted(self) -> bool:
@@ -119,6 +123,12 @@ class WorkerTask:
             WorkerLostError: the process died, or has not been heard of.
             TaskCancelled: the slot was cancelled.
         """
+        try:
+            self._run()
+        finally:
+            self._questions.close()
+
+    def _run(self) -> None:
         if Cancel() in self._said:
             raise TaskCancelled
         process = self._start()
@@ -177,13 +187,14 @@ class WorkerTask:
         """Return how many records each source of the slot will give."""
         return self._totals
 
-    def query_state(self, uid: str, name: str, key: Any) -> Any:
-        """State in another process cannot be read.
+    def query_state(self, uid: str, name: str, key: Any, timeout: float) -> Any:
+        """Return the present value of a key in a state of an operator; from any thread.
 
         Raises:
-            JobError: always.
+            KeyError: the process has ended.
+            JobTimeoutError: it has not answered within `timeout` seconds.
         """
-        raise JobError("the state of a job cannot be read from outside at a parallelism above 1")
+        return self._questions.ask(uid, name, key, timeout)
 
     # ---- the process
 
@@ -226,7 +237,8 @@ class WorkerTask:
 
     def _say(self, command: Command) -> None:
         with self._lock:
-            self._said.append(command)
+            if self._process is None or not isinstance(command, AskState):
+                self._said.append(command)
             if self._process is not None:
                 self._tell(self._process, command)
 
@@ -270,6 +282,8 @@ class WorkerTask:
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif isinstance(message, Printed):
             sys.stdout.write(message.text)
+        elif isinstance(message, StateTold):
+            self._questions.answered(message)
         elif self._reports is not None:
             self._report(self._reports, message)
 
