@@ -344,27 +344,6 @@ def async_map_holds_time(env):
     return slow.key_by(key).window(tumbling_time_window(1)).count()
 
 
-# ---- loops
-
-
-@pipeline
-def loop(env):
-    back = env.from_future("back")
-    steps = several(env).map(lambda r: r[1] % 97 + 1).union(back)
-    steps = steps.map(lambda n: n // 2 if n % 2 == 0 else 3 * n + 1)
-    steps.filter(lambda n: n > 4).fill_future(back)
-    return steps, steps.key_by(lambda n: n % 16).count(emit="final")
-
-
-@pipeline
-def loop_with_keys(env):
-    back = env.from_future("keyed back")
-    records = one(env, keys=5).map(lambda r: (r[0], 3)).union(back).key_by(key)
-    counted = records.map(lambda r: (r[0], r[1] - 1))
-    counted.filter(lambda r: r[1] > 0).fill_future(back)
-    return counted.key_by(key).count(emit="final")
-
-
 # ---- rules for everybody
 
 

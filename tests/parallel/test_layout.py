@@ -133,7 +133,7 @@ def test_side_outputs_and_dead_letters_go_their_own_ways():
     assert spread == {("parts", "side"): "rebalance", ("parts", "letters"): "global"}
 
 
-def test_a_loop_stays_in_one_slot():
+def test_a_loop_has_subtasks_in_all_slots():
     def build(env, stream):
         back = env.from_future("back")
         steps = stream.union(back).key_by(len, name="key").map(str, name="step")
@@ -141,9 +141,31 @@ def test_a_loop_stays_in_one_slot():
         steps.filter(bool, name="out")
 
     layout = lay_out(build, splits=2)
-    found = slots(layout)
-    assert {n for n, where in found.items() if where == (0,)} == {"back", "key", "step", "again"}
-    assert ways(layout) == {("source", "key"): "global", ("step", "out"): "rebalance"}
+    assert set(slots(layout).values()) == {(0, 1)}
+    assert ways(layout) == {("key", "step"): "hash"}
+    (loop,) = layout.loops
+    names = {node.id: node.name for node in layout.stream_graph.nodes.values()}
+    assert [names[node] for node in loop.nodes] == ["back", "key", "step", "again"]
+    assert (loop.slots, loop.exchanges, loop.entrances) == ((0, 1), {0}, set())
+
+
+def test_loops_that_share_an_operator_are_one():
+    def build(env, stream):
+        a, b, c = (env.from_future(name) for name in "abc")
+        both = stream.union(a, b).rebalance().map(str, name="both")
+        both.filter(bool).fill_future(a)
+        both.rebalance().filter(bool).fill_future(b)
+        stream.map(str, parallelism=1).fill_future(c)  # nothing comes round to it
+        c.union(both).map(str, name="out")
+
+    layout = lay_out(build, splits=2)
+    (loop,) = layout.loops
+    names = [layout.stream_graph.nodes[node].name for node in loop.nodes]
+    assert sorted(names) == ["a", "b", "both", "filter(bool)", "filter(bool)-2"]
+    assert {layout.exchanges[number].edge.target for number in loop.entrances} <= set(loop.nodes)
+    assert loop.ending == ()
+    assert layout.loop_of(loop.nodes[0]) is loop
+    assert layout.loop_of(max(layout.stream_graph.nodes)) is None
 
 
 def test_what_gives_records_back_runs_in_the_program_itself():

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from parallel import timed_pipelines  # noqa: F401 - its pipelines take part
+from parallel import looped_pipelines, timed_pipelines  # noqa: F401 - theirs take part
 from parallel.pipelines import PER_KEY, PER_SUBTASK, PIPELINES, key, time, timed
 from parallel.sources import GatedSource, events, mark
 from sage import LocalEnvironment, tumbling_time_window

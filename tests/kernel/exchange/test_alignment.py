@@ -8,14 +8,14 @@ seen at every stage, when their state was taken, is exactly what the source had 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Container, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel.exchange.memory_links import MemoryLinks
 from sage import LocalEnvironment
 from sage.dataflow.graph.execution_graph import ExecutionGraph, build_execution_graph
 from sage.dataflow.operator.source import ReadSource
@@ -46,37 +46,6 @@ GRAPHS = {
     subtasks: three_stages(*subtasks)
     for subtasks in ((1, 2, 2, 2), (2, 2, 2, 2), (3, 3, 3, 3), (3, 2, 3, 2), (3, 3, 2, 3))
 }
-
-
-class MemoryLinks:
-    """The channels of one slot, in memory."""
-
-    def __init__(self, channels: dict[tuple[int, int], deque[bytes]], slot: int) -> None:
-        self._channels = channels
-        self._slot = slot
-        self.turn = 0  # which channel is read next
-        self.bell = SimpleNamespace(ring=lambda: None)
-
-    @property
-    def receivers(self) -> Collection[int]:
-        """Return the slots to which this one sends."""
-        return [receiver for sender, receiver in self._channels if sender == self._slot]
-
-    def send(self, slot: int, frame: bytes, timeout: float) -> bool:
-        """Put a frame into a channel."""
-        self._channels[self._slot, slot].append(frame)
-        return True
-
-    def receive(self, leave: Container[int] = ()) -> list[tuple[int, bytes]]:
-        """Take one frame out of one of the channels that may be read."""
-        mine = [
-            (s, c) for (s, r), c in self._channels.items() if r == self._slot and s not in leave
-        ]
-        full = [(sender, channel) for sender, channel in mine if channel]
-        if not full:
-            return []
-        sender, channel = full[self.turn % len(full)]
-        return [(sender, channel.popleft())]
 
 
 class Slot:
@@ -113,6 +82,10 @@ class Slot:
 
     def take_times(self, slot: int, times: object) -> None:
         """There are none."""
+
+    def is_full(self) -> bool:
+        """There are no loops."""
+        return False
 
     @property
     def state(self) -> tuple[list[int], list[set[int]]]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sage.common.errors import GraphError
 from sage.dataflow.function.source import Source, deal_splits
 from sage.dataflow.graph.job_graph import topological_order
+from sage.dataflow.graph.loops import Loop, find_loops, may_put_out_at_end
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph, StreamNode
 from sage.dataflow.graph.transformation import Input
 from sage.dataflow.key_group import MAX_MAX_PARALLELISM, default_max_parallelism
@@ -61,6 +62,7 @@ class ExecutionGraph:
         splits: The splits of each source that each of its subtasks reads.
         workers: How many slots there are without that of the submitting program, whose number this is.
         max_parallelism: How many key groups there are.
+        loops: The feedback loops.
     """
 
     stream_graph: StreamGraph
@@ -69,6 +71,7 @@ class ExecutionGraph:
     splits: Mapping[int, tuple[tuple[str, ...], ...]]
     workers: int
     max_parallelism: int
+    loops: tuple[Loop, ...] = ()
 
     @property
     def has_client_slot(self) -> bool:
@@ -94,6 +97,10 @@ class ExecutionGraph:
         for slot, found in enumerate(root):
             groups.setdefault(found, []).append(slot)
         return tuple(tuple(group) for group in groups.values())
+
+    def loop_of(self, node: int) -> Loop | None:
+        """Return the feedback loop that an operator is a part of; None: it is in none."""
+        return next((loop for loop in self.loops if node in loop.nodes), None)
 
     def exchange_of(self, edge: Edge) -> Exchange | None:
         """Return the exchange that stands for an edge; None: records go by a function call."""
@@ -129,7 +136,8 @@ def build_execution_graph(
         node: deal_splits(_source(graph.nodes[node]), names, counts[node])
         for node, names in splits.items()
     }
-    return ExecutionGraph(graph, slots, _exchanges(graph, slots), dealt, workers, groups)
+    ways = _exchanges(graph, slots)
+    return ExecutionGraph(graph, slots, ways, dealt, workers, groups, _loops(graph, slots, ways))
 
 
 def keyed_nodes(graph: StreamGraph) -> set[int]:
@@ -172,11 +180,8 @@ def _at_client(node: StreamNode) -> bool:
 
 
 def _parallelism(graph: StreamGraph, splits: Mapping[int, Sequence[str]]) -> dict[int, int]:
-    """Return how many subtasks each operator has.
-
-    What is in a feedback loop has one: what goes round stays in one slot.
-    """
-    counts, looped = dict[int, int](), _in_loops(graph)
+    """Return how many subtasks each operator has."""
+    counts = dict[int, int]()
     for number in topological_order(graph):
         node = graph.nodes[number]
         wanted = node.parallelism
@@ -184,7 +189,7 @@ def _parallelism(graph: StreamGraph, splits: Mapping[int, Sequence[str]]) -> dic
             wanted = min(wanted, max(1, len(splits.get(node.id, ()))))
         elif isinstance(node.operator, KeyBy) or _reads_source(graph, node):
             wanted = _where_records_are(node, counts) or wanted
-        counts[number] = 1 if number in looped else wanted
+        counts[number] = wanted
     return counts
 
 
@@ -207,34 +212,6 @@ def _where_records_are(node: StreamNode, counts: Mapping[int, int]) -> int | Non
     return None if said or len(found) != 1 else found.pop()
 
 
-def _in_loops(graph: StreamGraph) -> set[int]:
-    """Return the operators that are reached by what they put out themselves."""
-    return {
-        node
-        for edge in graph.edges
-        if edge.feedback
-        for node in _reached(graph, edge.target) & _reaching(graph, edge.source)
-    }
-
-
-def _reached(graph: StreamGraph, start: int) -> set[int]:
-    found, frontier = {start}, [start]
-    while frontier:
-        fresh = {edge.target for edge in graph.outputs(frontier.pop())} - found
-        found |= fresh
-        frontier += fresh
-    return found
-
-
-def _reaching(graph: StreamGraph, start: int) -> set[int]:
-    found, frontier = {start}, [start]
-    while frontier:
-        fresh = {edge.source for edge in graph.inputs(frontier.pop())} - found
-        found |= fresh
-        frontier += fresh
-    return found
-
-
 def _source(node: StreamNode) -> Source[Any]:
     source = node.operator.source if isinstance(node.operator, ReadSource) else None
     if source is None:
@@ -251,6 +228,24 @@ def _exchanges(graph: StreamGraph, slots: Mapping[int, tuple[int, ...]]) -> tupl
             function = edge.upstream.partitioning.function if spread == "custom" else None
             found.append(Exchange(len(found), edge, spread, function, senders, receivers))
     return tuple(found)
+
+
+def _loops(
+    graph: StreamGraph, slots: Mapping[int, tuple[int, ...]], ways: Sequence[Exchange]
+) -> tuple[Loop, ...]:
+    loops = []
+    for number, nodes in enumerate(find_loops(graph)):
+        into = {way.number: way.edge.source for way in ways if way.edge.target in nodes}
+        loop = Loop(
+            number,
+            nodes,
+            ending=tuple(n for n in nodes if may_put_out_at_end(graph.nodes[n].operator)),
+            exchanges=frozenset(way for way, source in into.items() if source in nodes),
+            entrances=frozenset(way for way, source in into.items() if source not in nodes),
+            slots=tuple(sorted({slot for node in nodes for slot in slots[node]})),
+        )
+        loops.append(loop)
+    return tuple(loops)
 
 
 def _spread(

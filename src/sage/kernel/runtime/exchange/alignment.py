@@ -6,6 +6,10 @@ before the barrier is what came of records before the checkpoint. A slot that ha
 another through all exchanges has had all that is before the checkpoint: what that one sends next comes
 after it, and has to wait.
 
+The head of a feedback loop gives nothing out while a checkpoint is under way, as if it were a source:
+the barrier is sent on before it has come round to the head. What comes to the head until then is kept
+there, and is a part of its state.
+
 After Carbone et al., "Lightweight Asynchronous Snapshots for Distributed Dataflows" (2015).
 """
 
@@ -108,6 +112,8 @@ def _exchanges_before(graph: ExecutionGraph, node: int, slot: int) -> frozenset[
     found, seen, frontier = set[int](), {node}, [node]
     while frontier:
         for edge in graph.stream_graph.inputs(frontier.pop()):
+            if edge.feedback:
+                continue
             way = ways.get(edge)
             if way is not None:
                 found |= {way.number} if slot in way.receivers else set()

@@ -22,6 +22,7 @@ from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
 from sage.kernel.runtime.exchange.alignment import Alignment
 from sage.kernel.runtime.exchange.figures import SlotMeter
 from sage.kernel.runtime.exchange.links import Links
+from sage.kernel.runtime.exchange.loop_traffic import LoopTraffic
 from sage.kernel.runtime.exchange.routing import (
     KeyPlaces,
     Refuse,
@@ -38,6 +39,7 @@ _BATCH: Final = 0
 _TIME: Final = 1
 _END: Final = 2
 _BARRIER: Final = 3
+_LOOP: Final = 4
 _PATIENCE: Final = 0.005
 _MOST_GATHERED: Final = 1_024
 _FRAME_BYTES: Final = 128 << 10
@@ -54,6 +56,10 @@ class Receiver(Protocol):
 
     def take_times(self, slot: int, times: Mapping[int, Time]) -> None:
         """Take note of how far the time of operators of another slot has come."""
+        ...
+
+    def is_full(self) -> bool:
+        """Say whether nothing more should come for now."""
         ...
 
 
@@ -125,6 +131,7 @@ class SlotExchange:
         self.times: Callable[[], Mapping[int, Time]] = dict
         self._over: set[int] = set()
         self._alignment = Alignment(graph, slot)
+        self._loops = LoopTraffic(graph, slot)
         self._aligning_since = 0.0
 
     # ---- sending
@@ -221,6 +228,7 @@ class SlotExchange:
             frame = _frame(_TIME, 0, news)
             for slot in self.links.receivers:
                 self._send(slot, frame)
+                self._loops.sent_times(news, slot)
 
     def end(self, node: int) -> None:
         """Say that an operator of this slot sends nothing more."""
@@ -245,6 +253,7 @@ class SlotExchange:
         try:
             self._send(slot, frame)
             self.count(way.exchange.edge.source, "bytes_out", len(frame))
+            self._loops.sent(way.exchange.number)
         except MessageTooLargeError as error:
             if len(values) == 1:
                 raise self._unsendable(way.exchange, values, error) from error
@@ -278,11 +287,14 @@ class SlotExchange:
     # ---- receiving
 
     def receive(self, receiver: Receiver) -> bool:
-        """Hand what has come to `receiver`; say whether there was something."""
-        if not self._inbox:
-            self._inbox.extend(self.links.receive(self._alignment.complete_slots))
+        """Hand what has come to `receiver`; say whether there was something.
+
+        One that is full is handed nothing, but for a checkpoint, which all have to come to.
+        """
         moved = False
-        while self._inbox:
+        if not self._inbox and not self._waits(receiver):
+            self._inbox.extend(self.links.receive(self._alignment.complete_slots))
+        while self._inbox and not self._waits(receiver):
             slot, frame = self._inbox.popleft()
             if slot in self._alignment.complete_slots:
                 self._held.append((slot, frame))  # it comes after the checkpoint
@@ -291,14 +303,21 @@ class SlotExchange:
                 self._take_frame(slot, frame, receiver)
         return moved
 
+    def _waits(self, receiver: Receiver) -> bool:
+        return self.aligning is None and receiver.is_full()
+
     def _take_frame(self, slot: int, frame: bytes, receiver: Receiver) -> None:
         kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
         self.meter.frames_received += 1
         if kind == _BATCH:
             self._count_received(number, len(frame))
+            self._loops.received(number)
             receiver.take_batch(number, body)
         elif kind == _TIME:
+            self._loops.received_times(body, slot)
             receiver.take_times(slot, body)
+        elif kind == _LOOP:
+            self._loops.ends[number].take(slot, body)
         elif kind == _END:
             self._open_senders[number].discard(slot)
             self._alignment.sender_ended(number, slot)
@@ -370,9 +389,26 @@ class SlotExchange:
                 if slot != self.slot:
                     self._send(slot, frame)
 
+    # ---- ends
+
+    def tell_rest(self, loop: int) -> None:
+        """Tell the other slots of a feedback loop that nothing is in flight in this one."""
+        self.flush()
+        for slot, message in self._loops.ends[loop].rest():
+            self._send(slot, _frame(_LOOP, loop, message))
+
+    def rests_of(self, loop: int) -> int:
+        """Return how often a feedback loop has come to rest, in all of its slots."""
+        return self._loops.ends[loop].rests
+
     def has_ended(self, exchange: int) -> bool:
         """Say whether nothing more comes from other slots through an exchange."""
         return not self._open_senders[exchange]
+
+    @property
+    def inputs(self) -> set[int]:
+        """The numbers of the exchanges through which records come to this slot."""
+        return set(self._open_senders)
 
     def inputs_of(self, node: int) -> Collection[int]:
         """Return the numbers of the exchanges through which records come to an operator here."""

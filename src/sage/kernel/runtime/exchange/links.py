@@ -55,6 +55,10 @@ class Mesh:
             for receiver in exchange.receivers
             if sender != receiver and sender in slots and receiver in slots
         }
+        for loop in graph.loops:
+            if loop.exchanges and loop.slots[0] in slots:  # all tell the first one of their rest
+                first, *others = loop.slots
+                pairs |= {pair for other in others for pair in ((first, other), (other, first))}
         return cls(token, tuple(slots), tuple(sorted(pairs)), channel_bytes)
 
     def bell(self, slot: int) -> str:

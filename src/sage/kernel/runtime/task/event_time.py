@@ -8,7 +8,7 @@ are told themselves: no record is overtaken by the time that it brought about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ class TimeInput:
         assigner: Knows the watermark.
         sources: The sources above it; it has ended once all of them have.
         idle: Whether it has had no records for so long that it holds nobody back.
+        has_clock: Whether it can become idle.
     """
 
     live: LiveOperator
@@ -43,6 +44,7 @@ class TimeInput:
     sources: set[int]
     _quiet_since: float
     idle: bool = False
+    has_clock: bool = True
     _notes: int = 0
 
     @property
@@ -59,7 +61,7 @@ class TimeInput:
         assigner = self.assigner
         if assigner.notes != self._notes:
             self._notes, self._quiet_since, self.idle = assigner.notes, now, False
-        elif assigner.idleness_ms is not None and not self.idle:
+        elif assigner.idleness_ms is not None and self.has_clock and not self.idle:
             self.idle = now - self._quiet_since >= assigner.idleness_ms / 1000
         self.idle = self.idle or assigner.is_without_input
         mark = assigner.watermark(now)
@@ -68,7 +70,7 @@ class TimeInput:
 
     def idle_at(self) -> float | None:
         """Return when it becomes idle if nothing comes."""
-        if self.assigner.idleness_ms is None or self.idle:
+        if self.assigner.idleness_ms is None or not self.has_clock or self.idle:
             return None
         own = self._quiet_since + self.assigner.idleness_ms / 1000
         of_split = self.assigner.idle_at()
@@ -214,6 +216,7 @@ class Timekeeper:
         self.inputs: dict[int, TimeInput] = {}
         self._held: dict[int, HeldTime] = {}
         self.listeners: list[Listener] = []
+        self._clockless: set[int] = set()
         self._remote: dict[tuple[int, int], RemoteTime] = {}
         self._sent: dict[int, SentTime] = {}
         self._junctions: list[Listener | SentTime] = []  # each after those that it looks at
@@ -399,7 +402,7 @@ class Timekeeper:
         if any(listener.part.has_arrivals() for listener in self.listeners):
             return 0.0  # the ring that told of it was heard by one that waited for something else
         waits: list[float] = []
-        due = [at for s in self.listeners if (at := s.part.next_due_ms) is not None]
+        due = [at for s in self._with_clock() if (at := s.part.next_due_ms) is not None]
         if due:
             waits.append((min(due) - self._clock.now_ms()) / 1000)
         idle = [a for entry in self.inputs.values() if (a := entry.idle_at()) is not None]
@@ -407,9 +410,18 @@ class Timekeeper:
             waits.append(min(idle) - self._clock.monotonic())
         return max(0.0, min(waits)) if waits else None
 
+    def stop_clock(self, nodes: Collection[int]) -> None:
+        """Let the clock bring nothing about any more for some operators: their input has ended."""
+        self._clockless.update(nodes)
+        for node in self.inputs.keys() & self._clockless:
+            self.inputs[node].has_clock = False
+
+    def _with_clock(self) -> list[Listener]:
+        return [entry for entry in self.listeners if entry.live.node.id not in self._clockless]
+
     def look_at_clock(self) -> None:
         """Tell those for whom something is due."""
-        for listener in self.listeners:
+        for listener in self._with_clock():
             due = listener.part.next_due_ms
             if due is not None and due <= (now := self._clock.now_ms()):
                 self._run(listener, partial(listener.part.on_processing_time, now))

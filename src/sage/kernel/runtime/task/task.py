@@ -7,7 +7,7 @@ doorbell.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from sage.common.errors import OperatorError
 from sage.common.suggest import shorten
 from sage.dataflow.function.source import Source, SourceReader
 from sage.dataflow.graph.job_graph import JobVertex, end_order
+from sage.dataflow.graph.loops import Loop
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
 from sage.dataflow.operator.record_wise import LoopHead
@@ -39,6 +40,7 @@ from sage.kernel.runtime.task.inlet import (
     total_count,
 )
 from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
+from sage.kernel.runtime.task.loop_end import LoopEnd
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
 from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
 from sage.kernel.runtime.task.segment import Deliver
@@ -272,7 +274,7 @@ class Task:
             self._step(self._has_read_all)
 
     def _has_read_all(self) -> bool:
-        return not (self._inlets or self._fuser.backlog or self._time.is_waiting())
+        return not (self._inlets or self._is_busy())
 
     def _step(self, is_done: Callable[[], bool]) -> None:
         """Do what there is to do, once; wait if there is nothing, unless it is done with that."""
@@ -286,8 +288,9 @@ class Task:
             time.look_at_clock()
             time.poll()
         moved = self._exchange is not None and self._receive(self._exchange)
-        # While a loop holds more than a batch, the sources wait: its memory stays bounded.
-        if len(backlog) <= 1 and not self._read_all() and not (backlog or moved or is_done()):
+        # While a loop holds more than a batch, all that comes from elsewhere waits: its memory stays
+        # bounded.
+        if not self.is_full() and not self._read_all() and not (backlog or moved or is_done()):
             self._wait()
 
     def _receive(self, exchange: SlotExchange) -> bool:
@@ -309,6 +312,11 @@ class Task:
             exchange.end_checkpoint()
         elif not moved:
             self._job.clock.wait(self._doorbell, None)
+
+    def is_full(self) -> bool:
+        """Say whether loops hold more than a batch here."""
+        backlog = self._fuser.backlog
+        return len(backlog) > 1 and sum(len(v) for _, v in backlog) > self._job.batch_size
 
     def take_batch(self, exchange: int, values: Sequence[object]) -> None:
         """Take records that have come through an exchange."""
@@ -595,25 +603,50 @@ class Task:
                 self._end_operators()
 
     def _end_operators(self) -> None:
+        ended: set[int] = set()
         for node in end_order(self._graph, self.vertex.nodes):
+            loop = None if self._exchange is None else self._exchange.graph.loop_of(node)
+            if self._exchange is not None and loop is not None:
+                if loop.number not in ended:
+                    self._end_loop(self._exchange, loop)
+                ended.add(loop.number)
+                continue
             if self._exchange is not None:
-                self._await_others(self._exchange, node)
-            if node not in self._ended_nodes:
-                self._end_one(self._live[node])
-            self._ended_nodes.add(node)
-            while self._fuser.backlog:
-                self._check_cancelled()
-                self._feed_back()
+                self._await_others(self._exchange, self._exchange.inputs_of(node))
+            self._end_with_backlog(node)
             if self._exchange is not None:
                 self._exchange.end(node)
 
-    def _await_others(self, exchange: SlotExchange, node: int) -> None:
-        """Take what still comes for an operator from other slots, until nothing more will come."""
-        for number in exchange.inputs_of(node):
+    def _end_with_backlog(self, node: int) -> None:
+        """Let an operator put out what it held back, and what comes of it go round in loops."""
+        if node not in self._ended_nodes:
+            self._end_one(self._live[node])
+        self._ended_nodes.add(node)
+        while self._fuser.backlog:
+            self._check_cancelled()
+            self._feed_back()
+
+    def _await_others(self, exchange: SlotExchange, ways: Collection[int]) -> None:
+        """Take what still comes through exchanges, until nothing more will come."""
+        for number in ways:
             self._step_until(partial(exchange.has_ended, number))
             self._time.exchange_ended(number)
         # Nothing may go out between the barrier of a checkpoint and the taking of the state.
         self._step_until(lambda: exchange.aligning is None)
+
+    def _end_loop(self, exchange: SlotExchange, loop: Loop) -> None:
+        """End all operators of a loop: none has all of its input before all of them have."""
+        self._await_others(exchange, sorted(exchange.inputs & loop.entrances))
+        end = LoopEnd(loop, exchange, self._time, self._is_busy, self._step_until)
+        for node in end.operators():
+            if node in self._live:
+                self._end_with_backlog(node)
+        for node in loop.nodes:
+            exchange.end(node)
+        self._await_others(exchange, sorted(exchange.inputs & loop.exchanges))
+
+    def _is_busy(self) -> bool:
+        return bool(self._fuser.backlog) or self._time.is_waiting()
 
     def _step_until(self, condition: Callable[[], bool]) -> None:
         self._obey_orders()
