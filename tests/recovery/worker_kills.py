@@ -2,6 +2,7 @@
 
 PYTHONPATH=tests python -m recovery.worker_kills --kills 200
 PYTHONPATH=tests python -m recovery.worker_kills --kills 200 --apart   # no record goes between slots
+PYTHONPATH=tests python -m recovery.worker_kills --kills 200 --loop    # records go round, through all slots
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sage import LocalEnvironment, Source, SourceReader, count, tumbling_time_window
+from sage import DataStream, LocalEnvironment, Source, SourceReader, count, tumbling_time_window
 from sage.kernel.runtime.worker.worker_task import WorkerTask
 
 KEYS = 53
@@ -101,6 +102,46 @@ def run_apart(records: int, kills: int, seed: int, directory: Path, workers: int
     return outcome
 
 
+def loop(env: LocalEnvironment, numbers: DataStream[int]) -> DataStream[Any]:
+    """Let each number go round some times, through all slots, and count how often keys are seen."""
+    back = env.from_future("back")
+    seen = numbers.map(lambda n: (n, rounds(n))).union(back).key_by(lambda r: r[0] % KEYS)
+    steps = seen.map(lambda r: (r[0], r[1] - 1))
+    steps.filter(lambda r: r[1] > 0).rebalance().fill_future(back)
+    visits = steps.key_by(lambda r: r[0] % KEYS).count(emit="final")
+    left = steps.filter(lambda r: r[1] == 0).map(lambda r: ["left", r[0]])
+    return left.union(visits.map(lambda pair: ["visits", *pair]))
+
+
+def wanted_loop(records: int) -> Counter[tuple[Any, ...]]:
+    """Return what `loop` gives."""
+    visits = Counter[int]()
+    for n in range(records):
+        visits[n % KEYS] += rounds(n)
+    left = {("left", n): 1 for n in range(records)}
+    return Counter(left | {("visits", *pair): 1 for pair in visits.items()})
+
+
+def rounds(number: int) -> int:
+    """Return how often a number goes round."""
+    return number % 7 + 1
+
+
+def run_loop(records: int, kills: int, seed: int, directory: Path, workers: int = 2) -> Outcome:
+    """Do the same with a job whose records go round in a loop."""
+    env = LocalEnvironment("kills-in-a-loop", {"parallelism": workers, "batch_size": 500})
+    env.enable_checkpointing(0.2, directory / "checkpoints")
+    env.set_restart_strategy("fixed-delay", max_attempts=kills + 10, restart_delay=0)
+    loop(env, env.from_batch(range(records)).map(slowly)).to_files(directory / "out")
+    outcome = _run_and_kill(env, kills, seed)
+    found = Counter(map(tuple, _committed(directory / "out")))
+    wanted = wanted_loop(records)
+    outcome.missing = sum((wanted - found).values())
+    outcome.doubled = sum((found - wanted).values())
+    outcome.left_over = len(list((directory / "out").glob(".*")))
+    return outcome
+
+
 def run(records: int, kills: int, seed: int, directory: Path, workers: int = 2) -> Outcome:
     """Run the job, killing workers, and look at what it committed."""
     env = LocalEnvironment("worker-kills", {"parallelism": workers, "batch_size": 500})
@@ -170,7 +211,7 @@ def _compare(records: int, directory: Path, outcome: Outcome) -> None:
     outcome.left_over = len(list(directory.glob(".*")))
 
 
-def _committed(directory: Path) -> Iterator[list[int]]:
+def _committed(directory: Path) -> Iterator[list[Any]]:
     for path in sorted(directory.glob("part-*.jsonl")):
         yield from map(json.loads, path.read_text().splitlines())
 
@@ -182,11 +223,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--records", type=int, default=400_000)
     parser.add_argument("--apart", action="store_true", help="no record goes between the slots")
+    parser.add_argument("--loop", action="store_true", help="records go round through all slots")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        job = run_apart if options.apart else run
+        job = run_apart if options.apart else run_loop if options.loop else run
         done = job(options.records, options.kills, options.seed, Path(directory), options.workers)
     gaps = sorted(done.gaps)
     median = statistics.median(gaps) if gaps else float("nan")

@@ -40,10 +40,12 @@ _TIME: Final = 1
 _END: Final = 2
 _BARRIER: Final = 3
 _LOOP: Final = 4
+_FULL: Final = 5
 _PATIENCE: Final = 0.005
 _MOST_GATHERED: Final = 1_024
 _FRAME_BYTES: Final = 128 << 10
 _MOST_WAITING: Final = 1_000
+_MANY_WAITING: Final = 16
 _SLOWEST_PATIENCE: Final = 1.0
 
 
@@ -132,6 +134,8 @@ class SlotExchange:
         self._over: set[int] = set()
         self._alignment = Alignment(graph, slot)
         self._loops = LoopTraffic(graph, slot)
+        self._is_behind = False
+        self._behind: set[int] = set()
         self._aligning_since = 0.0
 
     # ---- sending
@@ -301,7 +305,23 @@ class SlotExchange:
             else:
                 moved = True
                 self._take_frame(slot, frame, receiver)
+        if self._loops.others:
+            self._tell_behind(receiver)
         return moved
+
+    def _tell_behind(self, receiver: Receiver) -> None:
+        """Tell the other slots of loops when this one falls behind, and when it has caught up."""
+        many = 1 if self._is_behind else _MANY_WAITING
+        is_behind = len(self._inbox) >= many or (self._is_behind and receiver.is_full())
+        if is_behind != self._is_behind:
+            self._is_behind = is_behind
+            for slot in self._loops.others:
+                self._send(slot, _frame(_FULL, 0, is_behind))
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether another slot of a loop is behind: sources would only make it worse."""
+        return bool(self._behind)
 
     def _waits(self, receiver: Receiver) -> bool:
         return self.aligning is None and receiver.is_full()
@@ -318,6 +338,8 @@ class SlotExchange:
             receiver.take_times(slot, body)
         elif kind == _LOOP:
             self._loops.ends[number].take(slot, body)
+        elif kind == _FULL:
+            self._behind = self._behind | {slot} if body else self._behind - {slot}
         elif kind == _END:
             self._open_senders[number].discard(slot)
             self._alignment.sender_ended(number, slot)

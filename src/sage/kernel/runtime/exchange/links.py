@@ -6,6 +6,7 @@ channels rings it, and so does whoever wants it to look up from its wait.
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import re
@@ -56,9 +57,8 @@ class Mesh:
             if sender != receiver and sender in slots and receiver in slots
         }
         for loop in graph.loops:
-            if loop.exchanges and loop.slots[0] in slots:  # all tell the first one of their rest
-                first, *others = loop.slots
-                pairs |= {pair for other in others for pair in ((first, other), (other, first))}
+            if loop.exchanges and loop.slots[0] in slots:  # all tell each other how they get on
+                pairs |= set(itertools.permutations(loop.slots, 2))
         return cls(token, tuple(slots), tuple(sorted(pairs)), channel_bytes)
 
     def bell(self, slot: int) -> str:

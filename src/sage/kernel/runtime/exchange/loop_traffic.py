@@ -17,6 +17,7 @@ class LoopTraffic:
 
     Attributes:
         ends: For each loop that the slot is a part of, by its number, when it has come to rest.
+        others: The other slots with which it shares loops.
     """
 
     def __init__(self, graph: ExecutionGraph, slot: int) -> None:
@@ -26,6 +27,8 @@ class LoopTraffic:
             loop.number: Termination(slot, loop.slots if loop.exchanges else (slot,))
             for loop in mine
         }
+        shared = {other for loop in mine if loop.exchanges for other in loop.slots}
+        self.others = sorted(shared - {slot})
         self._slots = {loop.number: loop.slots for loop in mine}
         self._loop_of = {way: loop.number for loop in mine for way in loop.exchanges}
 

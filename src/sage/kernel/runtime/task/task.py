@@ -290,7 +290,11 @@ class Task:
         moved = self._exchange is not None and self._receive(self._exchange)
         # While a loop holds more than a batch, all that comes from elsewhere waits: its memory stays
         # bounded.
-        if not self.is_full() and not self._read_all() and not (backlog or moved or is_done()):
+        if self.is_full():
+            return
+        held_up = self._exchange is not None and self._exchange.is_held_up
+        read = not held_up and self._read_all()
+        if not (read or backlog or moved or is_done()):
             self._wait()
 
     def _receive(self, exchange: SlotExchange) -> bool:
