@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 
-from sage import ConfigError, ServiceUnavailableError
+from sage import ConfigError, LocalEnvironment, MapFunction, ServiceUnavailableError
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
 from sage.kernel.runtime.service.ray_service_task import RayServiceTask
 from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
@@ -149,3 +150,75 @@ def test_detached_actors_are_stopped_too(ray):
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ConfigError):
         ServiceOptions().changed(**wrong)
+
+
+# ---- jobs over several processes
+
+RECORDS = 60
+
+
+class Counting:
+    """Counts calls, says who answers, and can fail and die."""
+
+    def __init__(self, marks):
+        self.marks = marks
+        self.calls = 0
+
+    def add(self, number):
+        self.calls += 1
+        return os.getpid(), self.calls, number
+
+    def fail(self, number):
+        raise LookupError(f"no {number}")
+
+    def die_once(self, number):
+        if number % 20 == 0 and not os.path.exists(f"{self.marks}-{number}"):
+            with open(f"{self.marks}-{number}", "w"):
+                os._exit(1)
+        return number
+
+
+class Calls(MapFunction):
+    def __init__(self, name, method="add"):
+        super().__init__()
+        self.service, self.method_name = name, method
+
+    def execute(self, data):
+        return os.getpid(), getattr(self.call_service[self.service], self.method_name)(data)
+
+
+def test_workers_call_services_on_ray(ray, tmp_path):
+    """One actor answers all; actors that die are called again once Ray has started them.
+
+    All in one job: each of its workers takes seconds to join Ray.
+    """
+    env, marks = LocalEnvironment("on-ray", {"parallelism": 2}), str(tmp_path / "mark")
+    env.register_service("near", Counting, marks).options(timeout=20)
+    env.register_service("far", Counting, marks).options(isolation="ray", timeout=20)
+    env.register_service("mortal", Counting, marks).options(
+        isolation="ray",
+        replicas=2,
+        timeout=60,
+        max_restarts=10,
+        idempotent=True,
+        retry={"max_attempts": 60, "initial_delay": 0.1, "max_delay": 0.5},
+    )
+    numbers = env.from_batch(range(RECORDS)).rebalance()
+    counted = [numbers.map(Calls(name)).collect() for name in ("far", "near")]
+    survived = numbers.map(Calls("mortal", "die_once")).collect()
+    fails = numbers.filter(lambda n: n < 3).map(Calls("far", "fail"), on_error="dead_letter")
+    letters = fails.dead_letters().map(lambda d: (d.value, repr(d.error))).collect()
+    env.execute(progress=False)
+    hosts = set()
+    for found in counted:
+        callers, answers = {pid for pid, _ in found}, [answer for _, answer in found]
+        assert len(callers) == 2
+        assert os.getpid() not in callers
+        hosts |= {pid for pid, _, _ in answers}
+        assert sorted(calls for _, calls, _ in answers) == list(range(1, RECORDS + 1))
+        assert sorted(number for _, _, number in answers) == list(range(RECORDS))
+    assert len(hosts) == 2
+    assert sorted(number for _, number in survived) == list(range(RECORDS))
+    assert len(list(tmp_path.iterdir())) == RECORDS / 20
+    assert sorted(number for number, _ in letters) == [0, 1, 2]
+    assert all("ServiceCallError" in told and "LookupError" in told for _, told in letters)

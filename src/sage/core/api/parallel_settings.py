@@ -70,4 +70,5 @@ def _slot_settings(
         services.token,
         tuple(services.addresses().values()),
         services.middleware,
+        services.ray_services(),
     )

@@ -2,7 +2,7 @@
 
 Whoever needs Ray takes a `RayLease` and gives it back. The first one starts a Ray of this machine
 alone if the program has not called `ray.init` itself; the last one to be given back shuts that Ray
-down. A Ray that the program has started is left as it is.
+down. A Ray that the program has started is left as it is. A worker joins the Ray of its program.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any, Final
 
@@ -61,9 +63,7 @@ def start_local_ray(**settings: Any) -> None:
         ConfigError: Ray is not installed, or would listen beyond the loopback.
         RuntimeError: Ray runs in this process already.
     """
-    before = {name: os.environ.get(name) for name in _LOCAL_SETTINGS}
-    os.environ.update(_LOCAL_SETTINGS)
-    try:
+    with _local_settings():
         ray = import_ray()
         if ray.util.get_node_ip_address() != "127.0.0.1":
             raise ConfigError(
@@ -73,6 +73,33 @@ def start_local_ray(**settings: Any) -> None:
         ray.init(
             address="local", **{"include_dashboard": False, "configure_logging": False} | settings
         )
+
+
+def ray_cluster() -> str:
+    """Return the address at which other processes of this machine find the Ray that runs here."""
+    return str(import_ray().get_runtime_context().gcs_address)
+
+
+def join_ray(cluster: str) -> None:
+    """Use a Ray that another process has started.
+
+    Args:
+        cluster: What `ray_cluster` returned there.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        ConnectionError: there is none.
+    """
+    with _local_settings() if cluster.startswith("127.0.0.1:") else nullcontext():
+        import_ray().init(address=cluster, configure_logging=False, log_to_driver=False)
+
+
+@contextmanager
+def _local_settings() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _LOCAL_SETTINGS}
+    os.environ.update(_LOCAL_SETTINGS)
+    try:
+        yield
     finally:
         for name, old in before.items():
             if old is None:
@@ -84,15 +111,22 @@ def start_local_ray(**settings: Any) -> None:
 class RayLease:
     """The right to use Ray, until it is given back.
 
+    Args:
+        cluster: The address of a Ray that is joined if none runs here; None: one is started.
+
     Raises:
         ConfigError: As `start_local_ray`.
+        ConnectionError: As `join_ray`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: str | None = None) -> None:
         with _turn:
             if not ray_runs():
                 _leases.clear()  # of a Ray that has been shut down by hand
-                start_local_ray()
+                if cluster is None:
+                    start_local_ray()
+                else:
+                    join_ray(cluster)
                 _leases.add(self)
             elif _leases:
                 _leases.add(self)

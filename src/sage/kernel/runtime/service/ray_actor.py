@@ -70,6 +70,19 @@ class RayAddress:
 
 
 @dataclass(frozen=True)
+class RayServices:
+    """Where another process of this machine finds the Ray services of an environment.
+
+    Attributes:
+        cluster: The address of the Ray that runs them, as `ray.init(address=...)` takes it.
+        addresses: Theirs.
+    """
+
+    cluster: str
+    addresses: tuple[RayAddress, ...]
+
+
+@dataclass(frozen=True)
 class RayOrder:
     """What an actor is to run; it travels pickled.
 

@@ -46,15 +46,17 @@ class RaySide:
 
     Args:
         token: Stands for the environment.
+        cluster: The address of the Ray that runs them; None: it runs here, or is started.
 
     Raises:
         ConfigError: Ray is not installed.
+        ConnectionError: no Ray is at that address.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, cluster: str | None = None) -> None:
         self.token = token
         self.lane_name = f"{token}-ray-{new_uuid()[:12]}"
-        self._lease = RayLease()
+        self._lease = RayLease(cluster)
         self.answers = InProcessQueue(_LANE_BYTES)
         self.lane = ResponseLane(self.answers, _ignore_change, self._cancel)
         self.watch = ReplicaWatch()

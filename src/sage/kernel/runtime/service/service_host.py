@@ -25,6 +25,7 @@ from sage.kernel.runtime.service.service_life import ServiceLife
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.service.process_channel import CallerSide
+    from sage.kernel.runtime.service.ray_actor import RayAddress, RayServices
     from sage.kernel.runtime.service.ray_channel import RaySide
     from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
 
@@ -79,19 +80,13 @@ class ServiceHost:
             self._task_classes[factory.name] = task_class
 
     def share(self) -> None:
-        """Let every service run in a process of its own, where several processes can call it.
+        """Let no service run in this process, so that several processes can call it.
 
         Raises:
-            ConfigError: one runs already in this process, or is to run on Ray.
+            ConfigError: one runs already in this process.
         """
         with self._turn:
             for name, factory in self._factories.items():
-                if factory.options.isolation == "ray":
-                    raise ConfigError(
-                        f"the service {name!r} is on Ray, which the workers of a job over several "
-                        "processes cannot call yet: let it run in a process, or set the "
-                        "parallelism to 1"
-                    )
                 if factory.options.isolation == "local":
                     options = factory.options.changed(isolation="process", inline=False)
                     self.register(replace(factory, options=options), self._task_classes[name])
@@ -333,16 +328,11 @@ class ServiceHost:
         from sage.kernel.runtime.service.ray_channel import RaySide  # noqa: PLC0415
         from sage.kernel.runtime.service.ray_service_task import (  # noqa: PLC0415
             RayServiceTask,
-            ray_address,
         )
 
         if self._ray_side is None:
             self._ray_side = RaySide(self._token)
-        addresses = {
-            name: ray_address(self._token, number, other)
-            for number, (name, other) in enumerate(self._factories.items())
-            if other.options.isolation == "ray"
-        }
+        addresses = self._ray_addresses()
         address = addresses[factory.name]
         task = RayServiceTask(factory, None, address, self._ray_side)
         task.task_class = self._task_classes[factory.name]
@@ -350,6 +340,25 @@ class ServiceHost:
         task.elsewhere = tuple(name for name in self._factories if name not in addresses)
         task.middleware = self._middleware
         return task, task.channel
+
+    def _ray_addresses(self) -> dict[str, RayAddress]:
+        # Only those who use Ray have it.
+        from sage.kernel.runtime.service.ray_service_task import ray_address  # noqa: PLC0415
+
+        return {
+            name: ray_address(self._token, number, factory)
+            for number, (name, factory) in enumerate(self._factories.items())
+            if factory.options.isolation == "ray"
+        }
+
+    def ray_services(self) -> RayServices | None:
+        """Return where other processes find the services on Ray, which run; None: there are none."""
+        if self._ray_side is None:
+            return None
+        from sage.kernel.runtime.service.ray_actor import RayServices  # as above  # noqa: PLC0415
+        from sage.kernel.transport.ray_runtime import ray_cluster  # noqa: PLC0415
+
+        return RayServices(ray_cluster(), tuple(self._ray_addresses().values()))
 
     def addresses(self) -> dict[str, ServiceAddress]:
         """Return where those services take requests that run in processes of their own."""

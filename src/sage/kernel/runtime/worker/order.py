@@ -7,7 +7,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import cloudpickle
 
@@ -22,6 +22,9 @@ from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeStat
 from sage.kernel.runtime.task.operator_state import StatePart
 from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.state.backend import StateBackend
+
+if TYPE_CHECKING:
+    from sage.kernel.runtime.service.ray_actor import RayServices
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class SlotSettings:
         services_token: Stands for the environment's services.
         services: Where they are.
         middleware: What is around every call.
+        ray: Where those services are that run on Ray.
     """
 
     job_name: str
@@ -49,6 +53,7 @@ class SlotSettings:
     services_token: str
     services: tuple[ServiceAddress, ...]
     middleware: tuple[ServiceMiddleware, ...]
+    ray: RayServices | None = None
 
 
 @dataclass(frozen=True)

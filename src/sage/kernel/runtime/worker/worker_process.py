@@ -176,7 +176,7 @@ class Slot:
         self._counters = Counters()
         self._ended = threading.Event()
         self._services = RemoteServices(
-            settings.services_token, settings.services, settings.middleware
+            settings.services_token, settings.services, settings.middleware, settings.ray
         )
         self.is_orphan = False
         self._mesh = order.mesh
