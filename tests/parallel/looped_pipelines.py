@@ -2,8 +2,8 @@
 
 import asyncio
 
-from parallel.pipelines import key, one, pipeline, several
-from sage import FlatMapFunction, KeyedProcessFunction, ValueState
+from parallel.pipelines import key, one, pipeline, several, time
+from sage import FlatMapFunction, KeyedProcessFunction, ValueState, tumbling_time_window
 
 
 def half_or_more(n):
@@ -170,6 +170,16 @@ def what_was_kept_for_the_end_goes_round(env):
     again = steps.filter(lambda n: n > 0).map(lambda n: n - 1)
     again.rebalance().fill_future(back)
     return again, again.key_by(lambda n: n).count(emit="final")
+
+
+@pipeline
+def event_time_in_a_loop(env):
+    """Nothing is late: what goes round may be as old as it likes."""
+    back = env.from_future("timed back")
+    records = several(env).union(back).assign_timestamps(time, max_out_of_orderness=100_000)
+    steps = records.rebalance().map(lambda r: (r[0], r[1] // 2, r[2]))
+    steps.filter(lambda r: r[1] > 0).rebalance().fill_future(back)
+    return steps.key_by(key).window(tumbling_time_window(1)).count()
 
 
 async def soon(n):

@@ -62,9 +62,8 @@ def key_of(record):
     return Place(0 if isinstance(record, str) else record % KEYS)
 
 
-@pytest.mark.parametrize("backend", ["heap", "disk"])
-def test_the_process_that_owns_a_key_tells_its_state(tmp_path, backend):
-    env = LocalEnvironment("asked", {"parallelism": 2, "state_backend": backend})
+def test_the_process_that_owns_a_key_tells_its_state(tmp_path):
+    env = LocalEnvironment("asked", {"parallelism": 2})
     fifo = str(tmp_path / "hold")
     os.mkfifo(fifo)
     gate = str(tmp_path / "gate")

@@ -2,7 +2,7 @@
 
 PYTHONPATH=tests python -m recovery.worker_kills --kills 200
 PYTHONPATH=tests python -m recovery.worker_kills --kills 200 --apart   # no record goes between slots
-PYTHONPATH=tests python -m recovery.worker_kills --kills 200 --loop    # records go round, through all slots
+PYTHONPATH=tests python -m recovery.worker_kills --kills 200 --loop    # records go round
 """
 
 from __future__ import annotations

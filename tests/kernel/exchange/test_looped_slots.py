@@ -242,7 +242,7 @@ class Job:
 def test_every_checkpoint_of_a_loop_is_consistent(shape: tuple[int, ...]) -> None:
     """Whatever the order of turns, triggers and aborts; and the loop ends."""
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(st.lists(st.integers(0, 29), max_size=300))
     def check(choices: list[int]) -> None:
         job = Job(GRAPHS[shape])

@@ -96,7 +96,7 @@ def run(slots: int, random: Random) -> None:
     assert sum(end.sent for end in loop.ends) == sum(end.received for end in loop.ends)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 5), st.integers(0, 2**32))
 def test_all_learn_of_the_rest_once_it_is_there(slots: int, seed: int) -> None:
     """Also when it is woken again, by each slot once that has learned of the rest."""

@@ -420,9 +420,11 @@ class Task:
             self._time.advance()
 
     def _sleep(self, seconds: float | None) -> None:
-        self._meter.idle.start()
+        held_up = self._exchange is not None and self._exchange.is_held_up
+        watch = self._meter.blocked if held_up else self._meter.idle
+        watch.start()
         self._job.clock.wait(self._doorbell, seconds)
-        self._meter.idle.stop()
+        watch.stop()
 
     @property
     def figures(self) -> SlotFigures:
