@@ -26,7 +26,7 @@ from sage.dataflow.key_group import Share, key_group, subtask_of
 from sage.dataflow.operator.batch_wise import WriteSink
 from sage.dataflow.operator.keyed import Distinct
 from sage.dataflow.operator.process_live import load_timers, timers_state
-from sage.dataflow.operator.record_wise import Map
+from sage.dataflow.operator.record_wise import LoopHead, Map
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.state.declarations import bind_state
 from sage.dataflow.state.heap_store import HeapKeyedStore
@@ -218,9 +218,16 @@ def test_event_time_is_that_of_the_slowest():
     assert [state.last("watermark") for state in kept] == [70, 50]
 
 
-def test_what_goes_round_in_a_loop_does_so_in_the_first():
-    found = move([[{"in_loop": [1, 2]}]], Distinct(), 1)
-    assert [state.last("in_loop") for state in found] == [[1, 2]]
+@pytest.mark.parametrize(
+    ("now", "dealt"),
+    [(1, [[1, 2, 3, 4]]), (2, [[1, 3], [2, 4]]), (5, [[1], [2], [3], [4], None])],
+)
+def test_what_goes_round_in_a_loop_is_dealt_out(now, dealt):
+    saved = [[{"in_loop": [1, 2, 3]}], [{"in_loop": []}], [{"in_loop": [4]}]]
+    found = move(saved, LoopHead(), now, keyed=False)
+    assert [state.last("in_loop") for state in found] == dealt
+    same = move(saved, LoopHead(), 3, keyed=False, moved=False)
+    assert [state.last("in_loop") for state in same] == [[1, 2, 3], [], [4]]
 
 
 @pytest.mark.parametrize("now", [1, 2, 3, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from recovery.worker_kills import run, run_loop
+from recovery.worker_kills import loop, run, run_loop, wanted_loop
 from sage import JobStatus, LocalEnvironment, session_window
 from sage.kernel.runtime.worker.worker_task import WorkerTask
 
 RECORDS = 60_000
+ROUND_RECORDS = 40_000
 
 
 def slowly(number: int) -> int:
@@ -115,6 +117,28 @@ def test_state_goes_to_another_parallelism(tmp_path: Path, undisturbed: Path) ->
     with program(tmp_path, 1) as env:
         env.execute()
     same(tmp_path, undisturbed)
+
+
+def round_trips(directory: Path, parallelism: int) -> LocalEnvironment:
+    """Return a job whose records go round, through all slots."""
+    env = LocalEnvironment("round", {"parallelism": parallelism, "batch_size": 200})
+    env.enable_checkpointing(0.1, directory / "checkpoints")
+    numbers = env.from_batch(range(ROUND_RECORDS), uid="numbers").map(slowly, uid="slowly")
+    loop(env, numbers).to_files(directory / "out")
+    return env
+
+
+def test_what_goes_round_goes_on_in_other_slots(tmp_path: Path) -> None:
+    """What a savepoint holds of a loop is dealt out to the slots that there are now."""
+    with round_trips(tmp_path, 2) as env:
+        env.submit_async()
+        wait_for_checkpoints(env, 2)
+        assert env.job is not None
+        answer = env.job.stop(timeout=60, savepoint=tmp_path / "saved")
+    with round_trips(tmp_path, 3) as env:
+        env.execute(from_savepoint=answer["message"])
+    found = Counter(tuple(json.loads(line)) for line in lines(tmp_path / "out").elements())
+    assert found == wanted_loop(ROUND_RECORDS)
 
 
 def test_a_worker_that_is_not_heard_of_is_replaced(tmp_path: Path, undisturbed: Path) -> None:

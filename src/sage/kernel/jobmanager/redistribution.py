@@ -210,9 +210,12 @@ def _watermarks(move: _Move) -> list[int | None]:
 
 
 def _in_loop(move: _Move) -> list[Any]:
-    """What goes round in a loop does so in the first subtask."""
-    records = [record for part in move.saved for record in part.last("in_loop") or ()]
-    return [records or None, *[None] * (move.target.parallelism - 1)]
+    """The head of a loop has no keys of its own: any subtask can go on with any batch."""
+    if move.stays:
+        return [part.last("in_loop") for part in move.saved]
+    batches = [batch for part in move.saved for batch in part.last("in_loop") or ()]
+    count = move.target.parallelism
+    return [batches[index::count] or None for index in range(count)]
 
 
 def _positions(move: _Move) -> list[Any]:

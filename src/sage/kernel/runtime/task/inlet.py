@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sage.common.errors import OperatorError
+from sage.common.suggest import shorten
 from sage.dataflow.function.source import SourceReader, SplitBatch
 from sage.dataflow.graph.stream_graph import Edge, StreamGraph
 from sage.dataflow.operator.base import Operator, RecordOperator
 from sage.dataflow.operator.timestamps import Assigner, AssignTimestamps
-from sage.kernel.runtime.task.failure import USER_ERRORS
+from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
 from sage.kernel.runtime.task.live_operator import LiveOperator
 from sage.kernel.runtime.task.segment import Deliver
 
@@ -43,11 +45,37 @@ class Inlet:
     _splits: frozenset[str] | None = None
 
     def read(self, size: int) -> Sequence[object] | None:
-        """Read a batch."""
-        self._look_at_splits()
-        values = self.reader.read_batch(size)
-        self._look_at_splits()
-        return values
+        """Return up to `size` records; none if there are none at the moment, None at the end.
+
+        Raises:
+            OperatorError: the reader failed.
+        """
+        try:
+            self._look_at_splits()
+            values = self.reader.read_batch(size)
+            self._look_at_splits()
+            if values is None or isinstance(values, Sequence):
+                return values
+            raise TypeError(
+                "read_batch() returns a sequence such as a list, an empty one for no records at "
+                f"the moment, None at the end; not {shorten(values)} of type "
+                f"{type(values).__name__}"
+            )
+        except OperatorError:  # of a record that cannot be decoded, or of who reads dead letters
+            raise
+        except USER_ERRORS as error:
+            raise operator_error(error, self.live.node, "read") from error
+
+    def stop(self) -> bool:
+        """Let the reader take no more; say whether it has records to return which it has taken.
+
+        Raises:
+            OperatorError: the reader failed.
+        """
+        try:
+            return self.reader.stop()
+        except USER_ERRORS as error:
+            raise operator_error(error, self.live.node, "read") from error
 
     def _look_at_splits(self) -> None:
         splits = self.reader.open_splits

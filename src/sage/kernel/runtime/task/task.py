@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
-from sage.common.suggest import shorten
 from sage.dataflow.function.source import Source, SourceReader
 from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.loops import Loop
@@ -333,19 +332,13 @@ class Task:
     def _stop_reading(self) -> None:
         """Keep those readers that have records to return which they have taken already."""
         self._stopped = True
-        self._inlets = [inlet for inlet in self._inlets if self._has_more(inlet)]
-
-    def _has_more(self, inlet: Inlet) -> bool:
-        try:
-            return inlet.reader.stop()
-        except USER_ERRORS as error:
-            raise operator_error(error, inlet.live.node, "read") from error
+        self._inlets = [inlet for inlet in self._inlets if inlet.stop()]
 
     def _read_all(self) -> bool:
         """Read one batch from every source; say whether any had something."""
         moved = False
         for inlet in tuple(self._inlets):
-            values = self._read(inlet)
+            values = inlet.read(self._batch_size(inlet))
             inlet.is_silent = not values
             self._fuser.drain()  # what has become of records that cannot be decoded
             if values is None:
@@ -356,21 +349,6 @@ class Task:
                 moved = True
                 self._send(inlet, values)
         return moved
-
-    def _read(self, inlet: Inlet) -> Sequence[object] | None:
-        try:
-            values = inlet.read(self._batch_size(inlet))
-            if values is None or isinstance(values, Sequence):
-                return values
-            raise TypeError(
-                "read_batch() returns a sequence such as a list, an empty one for no records at "
-                f"the moment, None at the end; not {shorten(values)} of type "
-                f"{type(values).__name__}"
-            )
-        except OperatorError:  # of a record that cannot be decoded, or of who reads dead letters
-            raise
-        except USER_ERRORS as error:
-            raise operator_error(error, inlet.live.node, "read") from error
 
     def _batch_size(self, inlet: Inlet) -> int:
         """Return how many records to ask a source for.
