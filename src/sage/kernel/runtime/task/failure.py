@@ -200,3 +200,9 @@ def _user_frames(step: TracebackType | None) -> TracebackType | None:
             return step
         step = step.tb_next
     return None
+
+
+def add_notes(failure: BaseException, others: list[OperatorError]) -> None:
+    """Tell of other failures in the notes of the first."""
+    for other in others:
+        failure.add_note(f"besides, {other}")

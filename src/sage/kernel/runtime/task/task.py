@@ -28,7 +28,7 @@ from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeStat
 from sage.kernel.runtime.task.counters import Counters
 from sage.kernel.runtime.task.event_time import Timekeeper
 from sage.kernel.runtime.task.expansion import TaskCancelled
-from sage.kernel.runtime.task.failure import USER_ERRORS, operator_error
+from sage.kernel.runtime.task.failure import USER_ERRORS, add_notes, operator_error
 from sage.kernel.runtime.task.fusion import Fuser
 from sage.kernel.runtime.task.inlet import (
     FIRST_BATCH,
@@ -287,9 +287,7 @@ class Task:
             time.look_at_clock()
             time.poll()
         moved = self._exchange is not None and self._receive(self._exchange)
-        # While a loop holds more than a batch, all that comes from elsewhere waits: its memory stays
-        # bounded.
-        if self.is_full():
+        if self.is_full():  # nothing more comes in: the memory of loops stays bounded
             return
         held_up = self._exchange is not None and self._exchange.is_held_up
         read = not held_up and self._read_all()
@@ -682,10 +680,10 @@ class Task:
         self._forget()
         if failure is None and failures:
             failure = failures.pop(0)
-            _add_notes(failure, failures)
+            add_notes(failure, failures)
             raise failure
         if failure is not None:
-            _add_notes(failure, failures)
+            add_notes(failure, failures)
 
     def _forget(self) -> None:
         """Keep figures only: whoever holds on to a job that is done shall not keep its state."""
@@ -700,8 +698,3 @@ class Task:
             live.context.forget()
         self._live.clear()
         self._fuser.forget()
-
-
-def _add_notes(failure: BaseException, others: list[OperatorError]) -> None:
-    for other in others:
-        failure.add_note(f"besides, {other}")
