@@ -40,6 +40,7 @@ fuzz: $(STAMPS)/dev
 	PYTHONPATH=tests $(BIN)/python -m recovery.watch_kills --rounds 5 --kills 20 --parallelism 2
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --records 9000000
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --records 9000000 --apart
+	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --loop
 	PYTHONPATH=tests $(BIN)/python -m kafka.kill_exactly_once --kills 100 --restarts 10
 	PYTHONPATH=tests $(BIN)/python -m service.storm.kill_fuzz --rounds $(SERVICE_ROUNDS) --kills 60
 
