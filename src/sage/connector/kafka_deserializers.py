@@ -97,10 +97,12 @@ class SchemaDeserializer:
         """
         client = self.registry.create_client()
         from confluent_kafka.serialization import (  # noqa: PLC0415 - an extra, and slow
+            MessageField,
             SerializationContext,
         )
 
-        deserializer, context = self._deserializer(client), SerializationContext(topic, field)
+        context = SerializationContext(topic, getattr(MessageField, field.upper()))
+        deserializer = self._deserializer(client)
         unknown = _UnknownSchemas()
 
         def decode(data: bytes) -> Any:

@@ -66,14 +66,15 @@ class SchemaSerializer:
         """
         client = self.registry.create_client()
         from confluent_kafka.serialization import (  # noqa: PLC0415 - an extra, and slow
+            MessageField,
             SerializationContext,
         )
 
-        serializer = self._serializer(client)
+        serializer, part = self._serializer(client), getattr(MessageField, field.upper())
 
         def serialize(value: Any, topic: str) -> bytes | None:
             try:
-                data: bytes | None = serializer(value, SerializationContext(topic, field))
+                data: bytes | None = serializer(value, SerializationContext(topic, part))
             except Exception as error:  # noqa: BLE001 - each kind of schema has its own
                 # The texts of the registry's errors may hold its address with the password.
                 raise _cannot(value, self.kind, self.registry.hide(error)) from None
