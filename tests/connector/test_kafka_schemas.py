@@ -64,12 +64,15 @@ class _Answer(BaseHTTPRequestHandler):
         self._answer({"id": number, "version": 1, "subject": subject, **schema})
 
     def do_GET(self):
-        number = int(self.path.partition("?")[0].rpartition("/")[2])
-        self._answer(self.server.schemas[number - 1])
+        *_, of, last = self.path.partition("?")[0].split("/")
+        if of == "ids":
+            self._answer(self.server.schemas[int(last) - 1])
+        else:  # newer clients ask for more, and do without
+            self._answer({"error_code": 40404, "message": f"no {self.path}"}, 404)
 
-    def _answer(self, answer):
+    def _answer(self, answer, status=200):
         body = json.dumps(answer).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
