@@ -61,7 +61,7 @@ def test_the_view_follows_the_job_below_what_the_program_prints(program):
     app, gate = program()
     terminal = sage_run("--live", app, "--", gate)
     running = terminal.wait_for("shop  RUNNING  [1-9]")
-    assert row(running, "ask")[3] == row(running, "out")[3]
+    assert 0 <= int(row(running, "out")[3]) <= int(row(running, "ask")[3])  # counted one by one
     gate.touch()
     assert terminal.wait_end() == 0
     lines = terminal.seen

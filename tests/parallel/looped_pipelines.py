@@ -3,7 +3,13 @@
 import asyncio
 
 from parallel.pipelines import key, one, pipeline, several, time
-from sage import FlatMapFunction, KeyedProcessFunction, ValueState, tumbling_time_window
+from sage import (
+    FlatMapFunction,
+    KeyedProcessFunction,
+    OperatorListState,
+    ValueState,
+    tumbling_time_window,
+)
 
 
 def half_or_more(n):
@@ -148,8 +154,10 @@ def retries_through_a_loop(env):
 class UntilTheEnd(FlatMapFunction):
     """Keeps everything to the end; what comes back after it goes on at once."""
 
+    kept = OperatorListState(int)
+
     def open(self):
-        self.kept, self.is_over = [], False
+        self.is_over = False
 
     def execute(self, data):
         if self.is_over:
@@ -159,7 +167,7 @@ class UntilTheEnd(FlatMapFunction):
 
     def on_end(self):
         self.is_over = True
-        return self.kept
+        return list(self.kept)
 
 
 @pipeline
