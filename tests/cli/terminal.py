@@ -15,6 +15,13 @@ import pyte
 PATIENCE = 60.0
 
 
+_ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
+    "TERM": "xterm-256color",
+}
+"""As in a terminal: its size is that of the terminal, whatever other programs were told."""
+
+
 class Terminal:
     """A program in a terminal.
 
@@ -37,7 +44,7 @@ class Terminal:
             ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             if stdout is not None:
                 os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
-            os.execvpe(words[0], list(map(str, words)), {**os.environ, "TERM": "xterm-256color"})
+            os.execvpe(words[0], list(map(str, words)), _ENVIRONMENT)
 
     def wait_for(self, pattern):
         """Wait until a line of the screen has what a regular expression says; return all lines."""
