@@ -94,6 +94,12 @@ def more_subtasks_than_splits(env):
 
 
 @pipeline
+def rescaled(env):
+    numbers = one(env).map(lambda r: r[1], parallelism=1)
+    return numbers.rescale().map(lambda n: n + 1), several(env).rescale().map(lambda r: r[1])
+
+
+@pipeline
 def different_parallelism(env):
     wide = several(env).map(lambda r: r[1])
     narrow = wide.map(lambda n: n + 1).set_parallelism(1)

@@ -256,6 +256,22 @@ def test_turns_go_on_from_batch_to_batch(sizes, count, first):
     }
 
 
+@given(st.integers(0, 20), COUNTS, COUNTS)
+def test_rescaled_records_stay_between_those_that_belong_together(size, senders, receivers):
+    edge = Edge(0, 1, 0, Upstream(0))
+    way = Exchange(0, edge, "rescale", None, tuple(range(senders)), tuple(range(receivers)))
+    came = defaultdict(set)
+    for sender in range(senders):
+        batch = list(range(size))
+        found = gather(make_router(way, packed=False, first=sender), [batch[:7], batch[7:]])
+        assert sorted(n for part in found.values() for n in part) == batch
+        assert max(map(len, found.values()), default=0) <= -(-size // max(1, len(found)))
+        for receiver in found:
+            came[receiver].add(sender)
+    assert senders > receivers or all(len(froms) == 1 for froms in came.values())
+    assert size < receivers or set(came) == set(range(receivers))
+
+
 @given(st.lists(st.lists(st.integers()), max_size=5), COUNTS)
 def test_all_get_all_and_each_has_a_list_of_its_own(batches, count):
     route = router("broadcast", count)

@@ -361,6 +361,14 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
         """Deal the records out in turn to the subtasks of the next operator."""
         return DataStream(self._host, self._spread(Partitioning("rebalance")))
 
+    def rescale(self) -> DataStream[T]:
+        """Deal the records out in turn, each subtask to some of the next operator's, or to one of them.
+
+        With as many subtasks on both sides records stay in their process. With more behind, each of
+        them gets from one subtask alone; with fewer, each subtask gives to one of them alone.
+        """
+        return DataStream(self._host, self._spread(Partitioning("rescale")))
+
     def broadcast(self) -> DataStream[T]:
         """Send every record to all subtasks of the next operator; see `BroadcastProcessFunction`."""
         return DataStream(self._host, self._spread(Partitioning("broadcast")))

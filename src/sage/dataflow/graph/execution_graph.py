@@ -26,7 +26,7 @@ from sage.dataflow.operator.record_wise import Filter
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps
 
-Spread = Literal["hash", "rebalance", "broadcast", "custom", "global"]
+Spread = Literal["hash", "rebalance", "rescale", "broadcast", "custom", "global"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Exchange:
     Attributes:
         number: Its place among the exchanges of the job; the same in all slots.
         edge: What it stands for.
-        spread: `"hash"`: by key; `"rebalance"`: in turn; `"broadcast"`: to all; `"custom"`: as the
+        spread: `"hash"`: by key; `"rebalance"`: in turn; `"rescale"`: in turn to those
+            that belong to the sender; `"broadcast"`: to all; `"custom"`: as the
             function says; `"global"`: to the first.
         function: With `"custom"`: `function(record, parallelism)` returns the subtask's index.
         senders: The slots that send.
@@ -261,6 +262,8 @@ def _spread(
     said = edge.upstream.partitioning.kind
     if said in ("broadcast", "custom", "rebalance"):
         return said
+    if said == "rescale":
+        return None if senders == receivers else said
     source = graph.nodes[edge.source]
     has_key = is_keyed_input(graph, keyed, edge.target, edge.index)
     if has_key and (isinstance(source.operator, KeyBy) or senders != receivers):

@@ -21,7 +21,7 @@ class Partitioning:
         function: With `"custom"`: `function(record, parallelism)` returns the subtask's index.
     """
 
-    kind: Literal["forward", "hash", "rebalance", "broadcast", "custom"] = "forward"
+    kind: Literal["forward", "hash", "rebalance", "rescale", "broadcast", "custom"] = "forward"
     function: Callable[[Any, int], int] | None = None
 
 

@@ -43,6 +43,8 @@ _LOOP: Final = 4
 _FULL: Final = 5
 _PATIENCE: Final = 0.005
 _MOST_GATHERED: Final = 1_024
+_FEWEST_GATHERED: Final = 16
+_LONG_SECONDS: Final = 0.2
 _FRAME_BYTES: Final = 128 << 10
 _MOST_WAITING: Final = 1_000
 _MANY_WAITING: Final = 16
@@ -73,11 +75,13 @@ class _Way:
         exchange: The exchange.
         pending: The records gathered for each of the other slots.
         enough: How many of them are sent together: as many as make a frame of a good size.
+        most: How many that are at most; fewer for a receiver that takes long for each frame.
     """
 
     exchange: Exchange
     pending: Mapping[int, list[Any]]
     enough: int
+    most: int
 
 
 class SlotExchange:
@@ -194,7 +198,9 @@ class SlotExchange:
 
     def _way(self, exchange: Exchange) -> _Way:
         pending: dict[int, list[Any]] = {s: [] for s in exchange.receivers if s != self.slot}
-        way = self._ways[exchange.number] = _Way(exchange, pending, self._batch_size)
+        way = self._ways[exchange.number] = _Way(
+            exchange, pending, self._batch_size, self._batch_size
+        )
         return way
 
     def _send_full(self, way: _Way) -> None:
@@ -253,7 +259,8 @@ class SlotExchange:
         except Exception as error:
             raise self._unsendable(way.exchange, values, error) from error
         fitting = _FRAME_BYTES * len(values) // len(frame)
-        way.enough = max(1, min(fitting, self._batch_size))
+        way.enough = max(1, min(fitting, way.most))
+        began = self._monotonic()
         try:
             self._send(slot, frame)
             self.count(way.exchange.edge.source, "bytes_out", len(frame))
@@ -264,6 +271,11 @@ class SlotExchange:
             half = len(values) // 2
             self._send_batch(way, slot, values[:half])
             self._send_batch(way, slot, values[half:])
+        waited = self._monotonic() - began
+        if waited > _LONG_SECONDS:
+            way.most = max(_FEWEST_GATHERED, way.most // 2)
+        elif waited < _PATIENCE:
+            way.most = min(2 * way.most, self._batch_size)
 
     def _send(self, slot: int, frame: bytes) -> None:
         if not self.links.send(slot, frame, 0.0):

@@ -10,6 +10,7 @@ import itertools
 import os
 import queue
 import re
+import time
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from sage.common.clock import Doorbell
 from sage.common.errors import QueueError
 from sage.common.ids import new_uuid
 from sage.dataflow.graph.execution_graph import ExecutionGraph
+from sage.kernel.runtime.exchange.in_flight import InFlightLimit
 from sage.kernel.transport.sage_queue import SageQueue, list_queues, remove_queue
 
 _BELL_BYTES: Final = 4096
-_MOST_FRAMES: Final = 16
+_MOST_FRAMES: Final = 2  # what is taken in is under way as well
+_LOOK_AGAIN: Final = 0.001
 _LONGEST_WAIT: Final = 3600.0
 _OWNER: Final = re.compile(r"sage-x(\d+)-")
 
@@ -164,6 +167,7 @@ class Links:
             for s, r in mesh.pairs
             if s == slot
         }
+        self._limits = {r: InFlightLimit(time.monotonic()) for r in self._outbound}
 
     @property
     def receivers(self) -> tuple[int, ...]:
@@ -173,14 +177,24 @@ class Links:
     def send(self, slot: int, frame: bytes, timeout: float) -> bool:
         """Put a frame into the channel to a slot; false if there was no room within `timeout` seconds.
 
+        There is none either while the slot has to do for a second with what is there.
+
         Raises:
             MessageTooLargeError: it can never fit.
         """
         channel, bell = self._outbound[slot]
+        limit, now = self._limits[slot], time.monotonic()
+        until = now + timeout
+        while limit.is_reached(channel.qsize(), now):
+            if now >= until:
+                return False
+            time.sleep(_LOOK_AGAIN)
+            now = time.monotonic()
         try:
             channel.put(frame, timeout > 0, timeout)
         except queue.Full:
             return False
+        limit.sent()
         ring_bell(bell)
         return True
 

@@ -38,7 +38,7 @@ def make_router(
     Args:
         exchange: The exchange.
         packed: Whether a record travels as a tuple, its key or its time behind it.
-        first: The receiver at which turns begin.
+        first: The slot that sends; at the receiver of this index turns begin.
         refuse: Takes a value for which the user's function fails. The others go on.
 
     Examples:
@@ -53,7 +53,9 @@ def make_router(
     """
     count = len(exchange.receivers)
     if exchange.spread == "rebalance":
-        return _InTurn(count, first)
+        return _InTurn(range(count), first)
+    if exchange.spread == "rescale":
+        return _InTurn(_belonging(exchange.senders.index(first), len(exchange.senders), count), 0)
     if exchange.spread == "broadcast":
         return lambda values: [(index, list(values)) for index in range(count)]
     if exchange.spread == "custom":
@@ -95,16 +97,24 @@ class KeyPlaces(dict[Any, Take]):
 class _InTurn:
     """Deals records out, each to the next subtask."""
 
-    def __init__(self, count: int, first: int) -> None:
-        self._count = count
-        self._next = first % count
+    def __init__(self, receivers: range, first: int) -> None:
+        self._receivers = receivers
+        self._next = first % len(receivers)
 
     def __call__(self, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
         """Part a batch; the next one goes on where this one ended."""
-        count, start = self._count, self._next
+        count, start = len(self._receivers), self._next
         self._next = (start + len(values)) % count
         parts = [((start + turn) % count, list(values[turn::count])) for turn in range(count)]
-        return [(index, part) for index, part in parts if part]
+        return [(self._receivers[index], part) for index, part in parts if part]
+
+
+def _belonging(sender: int, senders: int, receivers: int) -> range:
+    """Return the receivers that belong to a sender: each to one, or each sender to one of them."""
+    if receivers < senders:
+        place = sender * receivers // senders
+        return range(place, place + 1)
+    return range(sender * receivers // senders, (sender + 1) * receivers // senders)
 
 
 class _ByFunction:
