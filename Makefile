@@ -8,7 +8,7 @@ STAMPS := .venv/stamps
 .PHONY: test demo bench fuzz soak lint format docs clean
 
 # How many processes run the tests; most of them wait for others to start, work and end.
-WORKERS ?= 2
+WORKERS ?= 3
 test: $(STAMPS)/dev $(STAMPS)/demo lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 

@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -27,12 +29,20 @@ def _queue_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_queue_directory: None) -> Iterator[None]:
-    files, threads = _open_files(), threading.active_count()
+    files, threads, others = _open_files(), threading.active_count(), _children()
     yield
     assert _open_files() == files, "file descriptors left behind"
     assert threading.active_count() == threads, "threads left behind"
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert _children() <= others, "processes left behind"
+
+
+def _children() -> set[str]:
+    """Return the processes that belong to this one; also those that have ended and not been awaited."""
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError):  # a thread may end meanwhile
+            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
+    return found
 
 
 def _open_files() -> int:
