@@ -10,6 +10,7 @@ from collections.abc import Callable
 from benchmarks import (
     async_map,
     checkpoints,
+    kafka,
     kafka_word_count,
     latency,
     memory,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "windows": windows.windows,
     "checkpoints": checkpoints.checkpoints,
     "parallel": parallel.parallel,
+    "kafka": kafka.kafka,
     "kafka_word_count": kafka_word_count.kafka_word_count,
     "service_calls": service_calls.service_calls,
     "service_peers": service_peers.service_peers,
