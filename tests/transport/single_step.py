@@ -120,8 +120,9 @@ def _kill_get(queue: SageQueue, instructions: int, message: bytes) -> bool:
     with _sleeping(queue, "producers_sleep", queue.put, message) as putting:
         head = queue.statistics()["head"]
         done = kill_after(instructions, "get:entered", queue.get)
-        # Either head has moved, or the frame is being taken: then nobody is needed to make room.
-        taken = queue.statistics()["head"] != head or not head_frame_is_ready(queue)
+        # Either head has moved, or the frame is being taken: then nobody is needed to make room. The
+        # frame first: the producer may wake up meanwhile, bury it and move head to the next one.
+        taken = not head_frame_is_ready(queue) or queue.statistics()["head"] != head
         assert taken or not done
         if taken:
             putting.result(0.5)
