@@ -180,6 +180,25 @@ def test_an_idle_split_holds_nobody_back_and_counts_again_when_it_speaks():
     assert seen[3:] == [(4_100, 3_999), (4_050, 4_099), (9_000, 4_099), (9_001, 4_099)]
 
 
+def test_splits_that_become_idle_at_once_go_on_as_if_one_had_come_after_the_other():
+    clock, out, seen = ManualClock(), [], []
+
+    def pause(reader):
+        clock.advance(seconds=5)
+        reader.context.wake()
+        return "pause"
+
+    def look(reader):
+        seen.extend((c.start, c.value) for c in out)
+
+    script = [("b", [("k", 1)]), ("a", [("k", 3_000)]), pause, pause, look]
+    env = LocalEnvironment("idle", clock=clock)
+    stream = env.from_source(Script(script)).assign_timestamps(idleness=2)
+    stream.key_by(0).window(SECOND).count().sink(out.append)
+    env.execute(progress=False, timeout=20)
+    assert seen == [(0, 1)]
+
+
 def test_a_reader_without_splits_is_idle():
     clock, seen = ManualClock(), []
     script = [lambda reader: None, opens("c"), ("c", [("k", 10)]), ("c", [("k", 20)])]

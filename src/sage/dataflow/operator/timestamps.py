@@ -187,8 +187,10 @@ class Assigner(LivePart):
 
     def _least(self) -> int | None:
         splits = (self._whole,) if self._splits is None else self._splits.values()
-        marks = [split.watermark for split in splits if not split.idle]
-        least = min(marks, default=MIN_WATERMARK)
+        active = [split.watermark for split in splits if not split.idle]
+        # It is the same whether they have become idle one after the other or at once.
+        idle = max((split.watermark for split in splits), default=MIN_WATERMARK)
+        least = min(active, default=idle)
         return None if least == MIN_WATERMARK else least
 
     def full_state(self) -> Any:
