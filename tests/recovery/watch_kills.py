@@ -75,7 +75,7 @@ def put(directory: Path, number: int, records: int) -> None:
 
 def committed(directory: Path) -> Counter[tuple[int, int]]:
     """Return how often each record is there."""
-    paths = list((directory / "out").glob("*/part-*"))
+    paths = list((directory / "out").glob("file=*/part-*"))
     records = map(json.loads, read_all(TextFileSource(paths)) if paths else [])
     return Counter((record["file"], record["line"]) for record in records)
 
