@@ -60,14 +60,6 @@ def leave_files_behind(directory):
             path.write_text("half a record")
 
 
-def leave_behind(directory, parallelism):
-    """Put a hidden file there for each subtask: what it was writing when it was killed."""
-    names = [name for name in os.listdir(directory) if name.endswith(".tmp")]
-    stem = names[0].rsplit("-", 2)[0]
-    for subtask in range(parallelism):
-        (directory / f"{stem}-{subtask}-{'0' * 32}.tmp").write_text("half a record")
-
-
 @pytest.mark.parametrize(("before", "now"), LAYOUTS)
 def test_files_that_were_prepared_appear_once_and_leftovers_go(tmp_path, before, now):
     sink = FileSink(tmp_path, "csv")
@@ -98,7 +90,7 @@ def test_rows_that_were_prepared_are_written_once(tmp_path, above_bytes, before,
     sink = TableSink(connect, "numbers", columns=["n"], spill=spill)
     saved = prepared(sink, before)
     if spill is not None:
-        leave_behind(rows, before)
+        leave_files_behind(rows)
     for _ in range(2):
         go_on(sink, saved, now)
         with closing(connect()) as database:

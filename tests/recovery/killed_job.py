@@ -18,7 +18,7 @@ import signal
 from pathlib import Path
 
 from sage import LocalEnvironment, session_window, tumbling_time_window
-from sage.connector import work_directory, work_files
+from sage.connector import work_directory
 from sage.connector.file import TextFileSource
 from sage.connector.file_sink import FileSink
 from sage.connector.parquet_source import ParquetSource
@@ -135,7 +135,7 @@ def run_and_die(directory, at, sinks):
             def __init__(self, step=None):
                 super().__init__(look)
 
-        store.DurableFiles = work_files.DurableFiles = work_directory.DurableFiles = Watched
+        store.DurableFiles = work_directory.DurableFiles = Watched
         run(directory, records=SHORT, interval=0.025, sinks=sinks)
         os._exit(0)
     _, status = os.waitpid(child, 0)

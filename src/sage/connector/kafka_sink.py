@@ -16,7 +16,7 @@ from sage.connector.kafka_transactions import (
     TransactionSettings,
 )
 from sage.connector.kafka_writer import KafkaWriter
-from sage.connector.row_buffer import Spill
+from sage.connector.row_buffer import Spill, kept_by_all
 from sage.connector.sink_error import SinkError
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import Sink, SinkWriter
@@ -152,7 +152,7 @@ class KafkaSink(Sink[Any]):
         known = [state for state in states if state is not None]
         if not known:
             return [None] * parallelism
-        kept = [name for state in known for name in state["prepared"]]
+        kept = kept_by_all(known)
         gone = [
             range(parallelism + first, len(states), parallelism) for first in range(parallelism)
         ]

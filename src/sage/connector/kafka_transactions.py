@@ -24,9 +24,8 @@ from sage.connector.kafka_client import create_consumer
 from sage.connector.kafka_producer import TURN_SECONDS, KafkaProducer
 from sage.connector.kafka_rows import Row
 from sage.connector.kafka_settings import KafkaSettings, import_client
-from sage.connector.row_buffer import RowBuffer, Spill, read_rows
+from sage.connector.row_buffer import RowBuffer, Spill, open_spill, read_rows, spilled
 from sage.connector.sink_error import SinkError
-from sage.connector.work_files import WorkFiles
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import TwoPhaseWriter
 from sage.kernel.checkpoint.durable_files import Step, no_step
@@ -105,9 +104,9 @@ class KafkaTransactionWriter(TwoPhaseWriter[Any]):
         self._context = context
         self._rows = rows
         self._step = step
-        self._files = _work_files(transactions.spill, context, state, step)
-        self._prepared = dict.fromkeys(state["prepared"] if state else ())
         spill = transactions.spill
+        self._files = open_spill(spill, context, state, step)
+        self._prepared = dict.fromkeys(state["prepared"] if state else ())
         self._buffer = RowBuffer(self._files, spill.above_bytes if spill else 0)
         self._topic: str | None = None
         self._begun: tuple[str, int] | None = None
@@ -170,7 +169,7 @@ class KafkaTransactionWriter(TwoPhaseWriter[Any]):
         self._remove(committable["file"])
 
     def _commit(self, holder: TransactionalId, epoch: Epoch) -> None:
-        path = self._path_of(epoch["file"])
+        path = spilled(self._transactions.spill, epoch["file"])
         begun = (epoch["marker"], epoch["number"])
         fresh = epoch["marker"] == self._marker and (self._begun is None or self._begun < begun)
         if fresh:
@@ -179,16 +178,9 @@ class KafkaTransactionWriter(TwoPhaseWriter[Any]):
             return
         holder.write(epoch, lambda: read_rows(epoch["blocks"], path))
 
-    def _path_of(self, name: str | None) -> Path | None:
-        if name is None:
-            return None
-        if self._transactions.spill is None:
-            raise SinkError(f"records are in the file {name}; say where with spill=")
-        return Path(self._transactions.spill.directory, name)
-
     def _remove(self, name: str | None) -> None:
         if name is not None and self._files is not None:
-            self._files.remove(name)
+            self._files.discard(name)
             self._prepared.pop(name, None)
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -387,15 +379,3 @@ def _marker(topic: str, *number: int) -> Any:
 def _fenced() -> set[int]:
     codes = import_client().KafkaError
     return {codes._FENCED, codes.INVALID_PRODUCER_EPOCH, codes.PRODUCER_FENCED}
-
-
-def _work_files(
-    spill: Spill | None, context: RuntimeContext, state: Mapping[str, Any] | None, step: Step
-) -> WorkFiles | None:
-    if spill is None:
-        return None
-    files = WorkFiles(Path(spill.directory), "rows", context, step)
-    kept = None if state is None else state.get("kept")
-    mine = None if state is None else state["prepared"]
-    files.remove_abandoned(mine if kept is None else kept, of_others=kept is not None)
-    return files

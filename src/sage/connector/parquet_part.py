@@ -14,9 +14,8 @@ from sage.common.suggest import did_you_mean, shorten
 from sage.connector.compression import Codec
 from sage.connector.parquet_source import check_pyarrow
 from sage.connector.part_file import PartFile
-from sage.connector.sink_error import SinkError
-from sage.connector.work_directory import WorkDirectory
-from sage.connector.work_files import cannot, finish
+from sage.connector.sink_error import SinkError, cannot
+from sage.connector.work_directory import WorkDirectory, finish
 
 _GROUP_ROWS: Final = 1 << 17
 _GROUP_BYTES: Final = 32 << 20  # as Arrow has them in memory, of each open file

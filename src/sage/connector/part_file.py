@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Protocol
 
 from sage.connector.compression import Codec, Compressor, open_compressor
 from sage.connector.record_format import RecordFormat
-from sage.connector.work_directory import WorkDirectory
-from sage.connector.work_files import cannot, finish
+from sage.connector.sink_error import cannot
+from sage.connector.work_directory import WorkDirectory, finish
 
 
 class PartFile(Protocol):

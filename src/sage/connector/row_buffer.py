@@ -5,14 +5,16 @@ from __future__ import annotations
 import pickle
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from sage.connector.sink_error import SinkError
-from sage.connector.work_files import WorkFiles, cannot, finish
+from sage.connector.sink_error import SinkError, cannot
+from sage.connector.work_directory import WorkDirectory, finish
+from sage.dataflow.function.context import RuntimeContext
+from sage.kernel.checkpoint.durable_files import Step
 
 _HEAD: Final = struct.Struct("<II")  # length and CRC of a block
 
@@ -30,6 +32,48 @@ class Spill:
     above_bytes: int = 16 << 20
 
 
+def open_spill(
+    spill: Spill | None, context: RuntimeContext, state: Mapping[str, Any] | None, step: Step
+) -> WorkDirectory | None:
+    """Open the directory in which a writer keeps rows, and remove what earlier runs have left there.
+
+    Args:
+        spill: Where it is; `None`: rows stay in memory.
+        context: Tells the job, the operator and the subtask.
+        state: What a writer or `kept_by_all` says of files that are still needed, as `"prepared"` and
+            `"kept"`; `None` at the first start.
+        step: Is called before each operation, for tests that end the process there.
+
+    Raises:
+        SinkError: the directory cannot be made or written to.
+    """
+    if spill is None:
+        return None
+    files = WorkDirectory(Path(spill.directory), "rows", context, step)
+    kept = None if state is None else state.get("kept")
+    mine = None if state is None else state["prepared"]
+    files.remove_abandoned(mine if kept is None else kept, of_others=kept is not None)
+    return files
+
+
+def kept_by_all(states: Sequence[Any]) -> list[str]:
+    """Return the files that any of the writers of before has prepared: nobody is to remove them."""
+    return [name for state in states if state is not None for name in state["prepared"]]
+
+
+def spilled(spill: Spill | None, name: str | None) -> Path | None:
+    """Return where the rows are that a checkpoint has in a file; `None` if it has none.
+
+    Raises:
+        SinkError: it has, and the sink does not say where.
+    """
+    if name is None:
+        return None
+    if spill is None:
+        raise SinkError(f"the rows are in the file {name}; say where with spill=")
+    return Path(spill.directory, name)
+
+
 class RowBuffer:
     """Collects the rows of one epoch.
 
@@ -38,7 +82,7 @@ class RowBuffer:
         above_bytes: How many bytes are kept in memory.
     """
 
-    def __init__(self, files: WorkFiles | None, above_bytes: int) -> None:
+    def __init__(self, files: WorkDirectory | None, above_bytes: int) -> None:
         self._files = files
         self._above = above_bytes
         self._blocks: list[bytes] = []
@@ -61,7 +105,7 @@ class RowBuffer:
         if self._files is not None and self._bytes > self._above:
             self._spill(self._files)
 
-    def _spill(self, files: WorkFiles) -> None:
+    def _spill(self, files: WorkDirectory) -> None:
         if self._file is None:
             self._name, self._file = files.create()
         path = files.directory / (self._name or "")

@@ -16,9 +16,16 @@ from typing import Any, Final
 
 from sage.common.ids import new_uuid
 from sage.common.suggest import shorten
-from sage.connector.row_buffer import RowBuffer, Spill, read_rows
+from sage.connector.row_buffer import (
+    RowBuffer,
+    Spill,
+    kept_by_all,
+    open_spill,
+    read_rows,
+    spilled,
+)
 from sage.connector.sink_error import SinkError
-from sage.connector.work_files import WorkFiles
+from sage.connector.work_directory import WorkDirectory
 from sage.dataflow.function.context import RuntimeContext
 from sage.dataflow.function.sink import Sink, TwoPhaseWriter
 from sage.kernel.checkpoint.durable_files import Step, no_step
@@ -127,21 +134,13 @@ class TableSink(Sink[Any]):
         run = (context.job_name, context.operator_name, context.subtask_index, new_uuid())
         database = Database(self, step)
         database.prepare(run)
-        files = None
-        if self.spill is not None:
-            files = WorkFiles(Path(self.spill.directory), "rows", context, step)
-            kept = None if state is None else state.get("kept")
-            files.remove_abandoned(
-                kept if kept is not None else None if state is None else state["prepared"],
-                of_others=kept is not None,
-            )
+        files = open_spill(self.spill, context, state, step)
         prepared = () if state is None else state["prepared"]
         return TableWriter(self, database, files, run, prepared)
 
     def redistribute(self, states: Sequence[Any], parallelism: int) -> Sequence[Any]:
         """Let all know the files of rows that one of them commits, so that nobody removes them."""
-        kept = [name for state in states if state is not None for name in state["prepared"]]
-        return [{"prepared": [], "kept": kept}] * parallelism
+        return [{"prepared": [], "kept": kept_by_all(states)}] * parallelism
 
     def row(self, record: Any) -> Any:
         """Return the parameters of the statement for `record`.
@@ -308,7 +307,7 @@ class TableWriter(TwoPhaseWriter[Any]):
         self,
         sink: TableSink,
         database: Database,
-        files: WorkFiles | None,
+        files: WorkDirectory | None,
         run: Run,
         prepared: Sequence[str],
     ) -> None:
@@ -355,15 +354,11 @@ class TableWriter(TwoPhaseWriter[Any]):
             Exception: what the driver raises.
         """
         name = committable["file"]
-        path = None
-        if name is not None:
-            if self._sink.spill is None:
-                raise SinkError(f"the rows are in the file {name}; say where with spill=")
-            path = Path(self._sink.spill.directory, name)
+        path = spilled(self._sink.spill, name)
         run, epoch = tuple(committable["run"]), committable["epoch"]
         self._database.write(run, epoch, committable["blocks"], path)
         if name is not None and self._files is not None:
-            self._files.remove(name)
+            self._files.discard(name)
             self._prepared.pop(name, None)
 
     def snapshot(self) -> Any:

@@ -8,6 +8,7 @@ that is made visible is renamed out of it. An empty directory is removed.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -16,8 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sage.common.ids import new_uuid
-from sage.connector.sink_error import SinkError
-from sage.connector.work_files import cannot, make_directory, owner_stem
+from sage.connector.sink_error import SinkError, cannot
 from sage.dataflow.function.context import RuntimeContext
 from sage.kernel.checkpoint.durable_files import TEMPORARY, DurableFiles, Step, no_step
 
@@ -158,8 +158,7 @@ class WorkDirectory:
         for directory in dict.fromkeys((self.directory / visible).parent for _, visible in pairs):
             self._sync(directory)
         for name in dict.fromkeys(hidden.partition("/")[0] for hidden, _ in pairs):
-            if name in self._locks or self._lock(name):  # it may be of a subtask that is no more
-                self._drop_if_empty(name)
+            self._let_go(name)
 
     def _rename(self, hidden: str, path: Path) -> None:
         make_directory(path.parent, self._durable, self.step)
@@ -170,6 +169,19 @@ class WorkDirectory:
             os.rename(self.directory / hidden, path)
         except OSError as error:
             raise cannot("rename to", path, error) from error
+
+    def discard(self, name: str) -> None:
+        """Remove a file that nobody needs any more, and its directory if it was the last one there.
+
+        Raises:
+            SinkError: it cannot be removed.
+        """
+        self.remove(name)
+        self._let_go(name.partition("/")[0])
+
+    def _let_go(self, name: str) -> None:
+        if name in self._locks or self._lock(name):  # it may be of a subtask that is no more
+            self._drop_if_empty(name)
 
     def _drop_if_empty(self, name: str) -> None:
         """Remove a hidden directory in which nothing is left, if it is held."""
@@ -234,6 +246,29 @@ class WorkDirectory:
         self._own = None
 
 
+def owner_stem(prefix: str, context: RuntimeContext) -> str:
+    """Return how the names begin of what belongs to an operator of a job and is hidden."""
+    owner = f"{context.job_name}\0{context.operator_name}"
+    return f".{prefix}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}-"
+
+
+def make_directory(directory: Path, durable: DurableFiles, step: Step) -> None:
+    """Make a directory and its parents, in a way that lasts.
+
+    Raises:
+        SinkError: it cannot be made.
+    """
+    if directory.is_dir():
+        return
+    make_directory(directory.parent, durable, step)
+    step("mkdir", directory)
+    try:
+        directory.mkdir(exist_ok=True)
+        durable.sync_directory(directory.parent)
+    except OSError as error:
+        raise cannot("make the directory", directory, error) from error
+
+
 def made_by(name: str) -> int | None:
     """Return which subtask made a hidden directory, or a file in it; `None` if it is no such name.
 
@@ -264,3 +299,20 @@ def _may_rename(hidden: Path, visible: Path) -> bool:
             "sink a directory or prefix of its own, move that file away and go on"
         )
     return True
+
+
+def finish(file: BinaryIO, path: Path, step: Step) -> None:
+    """Bring all that was written to disk, and close the file.
+
+    Raises:
+        SinkError: it cannot be done: the disk is full, say.
+    """
+    step("fsync", path)
+    try:
+        try:
+            file.flush()
+            os.fsync(file.fileno())
+        finally:
+            file.close()
+    except OSError as error:
+        raise cannot("write to", path, error) from error
