@@ -5,6 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 
+# The tests start thousands of processes: compiled once, not in each of them, whatever the machine says.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
 .PHONY: test demo bench fuzz soak lint format docs clean
 
 # How many processes run the tests; most of them wait for others to start, work and end.
