@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-PATIENCE = 6
+from patience import PATIENCE
 
 
 def start(program):
@@ -236,6 +236,26 @@ def test_ctrl_c_after_a_coroutine_that_submitted_a_job_has_ended():
     assert "cancelling job 'endless'" in err
     assert sorted(out.splitlines()) == ["map closed", "source closed"]
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("submit", ["env.submit()", "asyncio.run(main())"])
+def test_ctrl_c_at_the_very_start_cancels_too(submit):
+    code, out, err = run(f"""{ENDLESS}
+    import asyncio, os, signal
+    from sage.kernel.jobmanager.job import Job
+    start = Job.start
+    def start_and_interrupt(job, **options):
+        start(job, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+    Job.start = start_and_interrupt
+    async def main():
+        env.submit()
+    {submit}
+    """)
+    assert "cancelling job 'endless'" in err
+    assert "KeyboardInterrupt" in err
+    assert code != 0
+    assert set(out.splitlines()) <= {"running", "map closed", "source closed"}
 
 
 def test_ctrl_c_in_a_coroutine_whose_job_is_done_is_asyncios_own():

@@ -96,10 +96,8 @@ class LocalEnvironment(BaseEnvironment):
             GraphError: the program cannot run; nothing has been started.
             JobStateError: the job submitted before is still running.
         """
-        job, handle = self._start()
+        job, handle = self._start(is_watched=True)
         job.add_done_callback(_log_failure)
-        watch(job)
-        job.add_done_callback(unwatch)
         return handle
 
     def submit_detached(self) -> JobHandle:
@@ -107,9 +105,7 @@ class LocalEnvironment(BaseEnvironment):
 
         If it still runs at the end of the process, it is cancelled and closed then.
         """
-        job, handle = self._start(keep_alive=False)
-        watch(job)
-        job.add_done_callback(unwatch)
+        _, handle = self._start(keep_alive=False, is_watched=True)
         return handle
 
     def restore_from(
@@ -257,7 +253,9 @@ class LocalEnvironment(BaseEnvironment):
         methods = {"wait": job.wait, "stop": job.stop, "cancel": job.cancel}
         return methods[what](timeout)
 
-    def _start(self, *, keep_alive: bool = True, live: bool | None = None) -> tuple[Job, JobHandle]:
+    def _start(
+        self, *, keep_alive: bool = True, live: bool | None = None, is_watched: bool = False
+    ) -> tuple[Job, JobHandle]:
         if self._job is not None and not self._job.status.is_terminal:
             raise JobStateError(
                 f"the job {self.name!r} is still {self._job.status}; wait for it, or stop it first"
@@ -266,14 +264,20 @@ class LocalEnvironment(BaseEnvironment):
         if port is not None and (server is None or not server.is_open):
             self.serve_metrics(port)
         try:
-            return self._start_job(
-                keep_alive=keep_alive, live=self._settings.live_view if live is None else live
-            )
+            job, handle = self._make_job()
+            if self._settings.live_view if live is None else live:
+                self._begin_view(job)
+            job.add_done_callback(lambda _: self._close_metrics())
+            if is_watched:  # before it starts: after an interrupt in between it would run for ever
+                watch(job)
+                job.add_done_callback(unwatch)
+            job.start(keep_alive=keep_alive)
         except BaseException:
             self._close_metrics()
             raise
+        return job, handle
 
-    def _start_job(self, *, keep_alive: bool, live: bool) -> tuple[Job, JobHandle]:
+    def _make_job(self) -> tuple[Job, JobHandle]:
         plan = self._plan()
         for warning in plan.stream_graph.warnings:
             self.logger.warning("%s", warning)
@@ -328,10 +332,6 @@ class LocalEnvironment(BaseEnvironment):
         self._handle = handle = JobHandle(job)
         if workers is not None:
             self.services.remote_calls = lambda: job.metrics.calls
-        if live:
-            self._begin_view(job)
-        job.add_done_callback(lambda _: self._close_metrics())
-        job.start(keep_alive=keep_alive)
         return job, handle
 
     def _begin_view(self, job: Job) -> None:
