@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from patience import PATIENCE
 from sage.common.event_loop import new_event_loop
-
-PATIENCE = 10.0
 
 # How long an example takes is no matter of right or wrong on a machine that others use too.
 settings.register_profile("sage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,12 +54,21 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = Path(nodeid.partition("::")[0])
-            words = {*file.parts, *file.stem.split("_")}
-            return next((engine for engine in ("ray", "kafka") if engine in words), str(file))
+            return _engine(nodeid) or nodeid.partition("::")[0]
 
     config.option.loadscopereorder = False  # the longest file is not the one with the most tests
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Let those begin first that go to one process together: they take longest."""
+    items.sort(key=lambda item: _engine(item.nodeid) is None)
+
+
+def _engine(nodeid):
+    file = Path(nodeid.partition("::")[0])
+    words = {*file.parts, *file.stem.split("_")}
+    return next((engine for engine in ("ray", "kafka") if engine in words), None)
 
 
 @pytest.fixture(autouse=True)

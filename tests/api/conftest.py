@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from patience import PATIENCE
 from sage import JobCancelledError, LocalEnvironment, SourceFunction
 from sage.testing import ManualClock
 
-PATIENCE = 10
 END = object()
 
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
+from patience import PATIENCE
 from sage import (
     FlatMapFunction,
     FunctionError,
@@ -20,8 +21,6 @@ from sage import (
 )
 from sage.common.event_loop import new_event_loop
 from sage.testing import CollectingSink, ManualClock, TestSource
-
-PATIENCE = 10.0
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 
+from patience import PATIENCE
 from sage import (
     JobCancelledError,
     JobError,
@@ -18,8 +19,6 @@ from sage import (
     OperatorError,
     SourceFunction,
 )
-
-PATIENCE = 10
 
 
 class Valve(SourceFunction):

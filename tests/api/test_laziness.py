@@ -5,9 +5,8 @@ import threading
 
 import pytest
 
+from patience import PATIENCE
 from sage import LocalEnvironment
-
-PATIENCE = 10
 
 
 @pytest.mark.parametrize("how", ["from_batch", "from_source"])

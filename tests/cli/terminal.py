@@ -12,8 +12,7 @@ from fcntl import ioctl
 
 import pyte
 
-PATIENCE = 60.0
-
+from patience import PATIENCE
 
 _ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 from sage.kernel.transport.queue_files import DIRECTORY_VARIABLE
-
-PATIENCE = 20.0
 
 PROGRAM = """
 import sys

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import PATIENCE
 from sage.common.errors import SourceError
 from sage.connector.function_source import Feed, FunctionSource
 from sage.testing import StandaloneContext, check_source, read_all
 from sage.testing.context import wait_batch
-
-PATIENCE = 10.0
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from sage.connector.kafka_source import KafkaSource
 from sage.testing import StandaloneContext, check_source
 from sage.testing.context import wait_batch
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def group():

@@ -6,10 +6,9 @@ import weakref
 
 import pytest
 
+from patience import PATIENCE
 from sage import JobError, JobStatus, LocalEnvironment, OperatorError, Source, SourceReader
 from sage.dataflow.operator.base import BatchOperator, BatchProcessor
-
-PATIENCE = 10
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import os
 import time
 from pathlib import Path
 
-PATIENCE = 20.0
+from patience import PATIENCE
+
 PROGRAM = b"sage.kernel.runtime.worker"
 
 

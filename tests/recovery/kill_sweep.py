@@ -17,9 +17,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from patience import PATIENCE
 from recovery.killed_job import format_sinks, hidden, outputs, run, text_sinks
 
-PATIENCE = 60
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # no disk to wait for
 TESTS = str(Path(__file__).parents[1])
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from patience import PATIENCE
 from recovery.ledger import Ledger
 from recovery.running import recovering
 from recovery.scripted_source import Checkpoint, Fail, ScriptedSource
@@ -34,7 +35,6 @@ from sage.testing import InjectedFaultError
 pytest.importorskip("rocksdict")
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # no disk to wait for
-PATIENCE = 20.0
 
 
 class Remember(ProcessFunction):

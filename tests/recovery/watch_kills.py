@@ -21,11 +21,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from patience import PATIENCE
 from sage import LocalEnvironment
 from sage.connector.file import TextFileSource
 from sage.testing import read_all
 
-PATIENCE = 60
 TESTS = str(Path(__file__).parents[1])
 
 

@@ -8,13 +8,12 @@ import time
 
 import pytest
 
+from patience import PATIENCE
 from sage import LocalEnvironment
 from sage.common.private_directory import runtime_directory
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 from sage.kernel.transport.queue_files import DIRECTORY_VARIABLE, queue_names
-
-PATIENCE = 20.0
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from patience import PATIENCE
 from sage.common.errors import ConfigError, ServiceNotFoundError, ServiceUnavailableError
 from sage.common.private_directory import runtime_directory
 from sage.common.process_id import ProcessId
@@ -29,8 +30,6 @@ from sage.kernel.runtime.service.service_info import RANK, ServiceInfo
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 from sage.testing import ManualClock
 from sage.testing.registry_conformance import check_registry
-
-PATIENCE = 10.0
 
 
 @pytest.fixture

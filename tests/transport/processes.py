@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-PATIENCE = 30.0
+from patience import PATIENCE
 
 
 class Child:

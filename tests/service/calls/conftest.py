@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from patience import PATIENCE
 from sage import LocalEnvironment
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.transport.queue_files import DIRECTORY_VARIABLE, queue_names
@@ -23,7 +24,6 @@ ISOLATIONS = {
     "process": {"isolation": "process"},
     "replicas": {"isolation": "process", "replicas": 2},
 }
-PATIENCE = 10.0
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 
+from patience import PATIENCE
 from sage import LocalEnvironment
 from sage.common.errors import ServiceCallError, ServiceUnavailableError
 from sage.kernel.runtime.service.service_caller import ServiceManager
@@ -25,7 +26,6 @@ NAMES = {"front": 1, "back": 2}
 
 KINDS = ("plain", "plain", "later", "fail", "stream")
 TIMEOUT = 30.0
-PATIENCE = 20.0
 BATCH = 8
 TOKENS_PER_THREAD = 1 << 32
 
