@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
-from sage.dataflow.function.source import Source, SourceReader
+from sage.dataflow.function.source import Source
 from sage.dataflow.graph.job_graph import JobVertex, end_order
 from sage.dataflow.graph.loops import Loop
 from sage.dataflow.graph.stream_graph import StreamGraph
 from sage.dataflow.operator.base import BatchOperator, Operator, RecordOperator
-from sage.dataflow.operator.record_wise import LoopHead
 from sage.dataflow.operator.source import ReadSource
 from sage.dataflow.operator.timestamps import AssignTimestamps
 from sage.kernel.runtime.exchange.figures import SlotFigures, SlotMeter
@@ -33,17 +32,16 @@ from sage.kernel.runtime.task.fusion import Fuser
 from sage.kernel.runtime.task.inlet import (
     FIRST_BATCH,
     Inlet,
-    ReadPositions,
     read_gauges,
     split_assigners,
-    total_count,
 )
+from sage.kernel.runtime.task.intake import Intake
 from sage.kernel.runtime.task.live_operator import LiveOperator, TaskAccess
 from sage.kernel.runtime.task.loop_end import LoopEnd
 from sage.kernel.runtime.task.operator_context import JobContext, OperatorContext
-from sage.kernel.runtime.task.operator_state import StatePart, commit_at_once, take_part
 from sage.kernel.runtime.task.segment import Deliver
 from sage.kernel.runtime.task.task_start import TaskStart
+from sage.kernel.runtime.task.task_state import TaskState
 
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
@@ -99,7 +97,6 @@ class Task:
         self._orders: deque[Order] = deque()
         self._reports = start.reports
         self._wanted: TakeState | None = None
-        self._ended_nodes: set[int] = set()
         self.last_checkpoint = 0
         self._leaving = self._holding = False
         self.input_ended = False
@@ -107,13 +104,11 @@ class Task:
         self.has_ended = start.has_ended
         self._live: dict[int, LiveOperator] = {}
         self._outputs: dict[int, Deliver] = {}
-        self._inlets: list[Inlet] = []
-        self._readers: list[SourceReader[object]] = []
-        self._read_positions: dict[int, ReadPositions] = {}
-        self._totals: list[int | None] = []
         self._fuser = Fuser(
             graph, self._live, counters, self._cancelled, monotonic, exchange=exchange
         )
+        self._intake = Intake(job.batch_size, monotonic, self._fuser.drain)
+        self._state = TaskState(self._live, self._fuser.backlog)
 
     def stop(self) -> None:
         """Read no more; finish what has been read, as if the input had ended here."""
@@ -127,7 +122,7 @@ class Task:
 
     def total_counts(self) -> list[int | None]:
         """Return how many records each source will give; empty before they are open."""
-        return self._totals or [total_count(reader) for reader in tuple(self._readers)]
+        return self._intake.total_counts()
 
     def run(self) -> None:
         """Open, move records until the input has ended or somebody says stop, close.
@@ -166,8 +161,7 @@ class Task:
             self._create_part(node, live)
         self._make_outputs()
         self._fuser.connect()
-        for live in self._live.values():
-            self._go_on_from(live)
+        self._state.go_on()
         self._time = Timekeeper(
             self._graph,
             self._live,
@@ -181,7 +175,7 @@ class Task:
         for node in self.vertex.nodes:
             if not isinstance(self._live[node].node.operator, ReadSource):
                 continue
-            if node in self._ended_nodes:  # in an earlier attempt
+            if node in self._state.ended_nodes:  # in an earlier attempt
                 self._time.source_ended(node)
             else:
                 self._open_source(self._live[node], self._live[node].node.operator)
@@ -193,14 +187,6 @@ class Task:
                 self._outputs[node] = self._fuser.output(node)
             if isinstance(operator, ReadSource):
                 live.context = replace(live.context, fail=self._fuser.failing(live))
-
-    def _go_on_from(self, live: LiveOperator) -> None:
-        """Take over what is the task's own of what an operator finds of an earlier attempt."""
-        if live.restored is not None:
-            for (_, index), values in live.restored.last("in_loop") or ():
-                self._fuser.backlog.append(((live.node.id, index), values))
-            if live.restored.last("ended"):
-                self._ended_nodes.add(live.node.id)
 
     def _create_part(self, node: int, live: LiveOperator) -> None:
         """Make the live part of an operator that has one."""
@@ -242,12 +228,10 @@ class Task:
         except USER_ERRORS as error:
             raise operator_error(error, live.node, "open") from error
         live.on_close(reader.close)
-        self._readers.append(reader)
         live.reader = reader
-        self._read_positions[live.node.id] = ReadPositions()
         assigners = split_assigners(self._graph, live.node.id, self._live, self._fuser.crosses)
         size = min(FIRST_BATCH, self._job.batch_size)
-        self._inlets.append(Inlet(live, reader, self._outputs[live.node.id], assigners, size))
+        self._intake.add(Inlet(live, reader, self._outputs[live.node.id], assigners, size))
 
     def _place(self, node: int) -> tuple[int, int]:
         """Return how many subtasks an operator has, and which of them is here."""
@@ -269,11 +253,12 @@ class Task:
             if self._leaving:
                 return
             if self._stopping and not self._stopped:
-                self._stop_reading()
+                self._stopped = True
+                self._intake.stop()
             self._step(self._has_read_all)
 
     def _has_read_all(self) -> bool:
-        return not (self._inlets or self._is_busy())
+        return not (self._intake or self._is_busy())
 
     def _step(self, is_done: Callable[[], bool]) -> None:
         """Do what there is to do, once; wait if there is nothing, unless it is done with that."""
@@ -290,7 +275,7 @@ class Task:
         if self.is_full():  # nothing more comes in: the memory of loops stays bounded
             return
         held_up = self._exchange is not None and self._exchange.is_held_up
-        read = not held_up and self._read_all()
+        read = not held_up and self._intake.read(time)
         if not (read or backlog or moved or is_done()):
             self._wait()
 
@@ -327,45 +312,6 @@ class Task:
         """Take note of how far the time of operators of another slot has come."""
         self._time.take_times(slot, times)
 
-    def _stop_reading(self) -> None:
-        """Keep those readers that have records to return which they have taken already."""
-        self._stopped = True
-        self._inlets = [inlet for inlet in self._inlets if inlet.stop()]
-
-    def _read_all(self) -> bool:
-        """Read one batch from every source; say whether any had something."""
-        moved = False
-        for inlet in tuple(self._inlets):
-            values = inlet.read(self._batch_size(inlet))
-            inlet.is_silent = not values
-            self._fuser.drain()  # what has become of records that cannot be decoded
-            if values is None:
-                self._inlets.remove(inlet)
-                self._time.source_ended(inlet.live.node.id)
-                moved = True
-            elif values:
-                moved = True
-                self._send(inlet, values)
-        return moved
-
-    def _batch_size(self, inlet: Inlet) -> int:
-        """Return how many records to ask a source for.
-
-        Where time counts, no source runs ahead of a slower one: what waits for it would pile up.
-        """
-        if not self._time:
-            return inlet.size
-        return min(i.size for i in self._inlets if i is inlet or not i.is_silent)
-
-    def _send(self, inlet: Inlet, values: Sequence[object]) -> None:
-        monotonic = self._job.clock.monotonic
-        began = monotonic()
-        inlet.send(values)
-        self._fuser.drain()
-        if self._time:
-            self._time.advance()
-        inlet.pace(monotonic() - began, self._job.batch_size)
-
     def _feed_back(self) -> None:
         """Take one round of what has come back to the heads of loops, oldest first."""
         backlog = self._fuser.backlog
@@ -383,14 +329,13 @@ class Task:
         self._check_cancelled()
 
     def _wait(self) -> None:
-        intervals = [inlet.reader.poll_interval for inlet in self._inlets]
-        polled = [interval for interval in intervals if interval is not None]
+        polled = self._intake.poll_intervals()
         due = self._time.next_look() if self._time else None
         if due is not None:
             polled.append(due)
         if self._exchange is not None:
             self._exchange.flush()
-        if self._inlets or self._time.is_waiting() or self._exchange is not None:
+        if self._intake or self._time.is_waiting() or self._exchange is not None:
             self._sleep(min(polled, default=None))
         if self._time:
             self._time.advance()
@@ -472,7 +417,7 @@ class Task:
         began, exchange = self._meter.now(), self._exchange
         aligned = (0.0, 0) if exchange is None else exchange.alignment_figures()
         try:
-            parts = self.take_state(number, lambda uid: uid not in order.increments)
+            parts = self._state.take(number, lambda uid: uid not in order.increments)
         except Exception as error:  # noqa: BLE001 - told: the checkpoint fails, the task goes on
             self._reports.state_refused(number, str(error))
             return
@@ -481,60 +426,14 @@ class Task:
         self._reports.state_taken(number, parts, figures)
 
     def _commit(self, checkpoint_id: int, *, leave: bool) -> None:
-        self._tell_readers(checkpoint_id)
-        for live in self._live.values():
-            if live.writer is not None:
-                try:
-                    live.uncommitted.commit(live.writer, checkpoint_id)
-                except USER_ERRORS as error:
-                    raise operator_error(error, live.node, "commit") from error
+        self._state.commit(checkpoint_id)
         if leave:
             self._leave()
         elif self._reports is not None:
             self._reports.committed(checkpoint_id)
 
-    def _tell_readers(self, checkpoint_id: int) -> None:
-        for node, noted in self._read_positions.items():
-            live, positions = self._live[node], noted.complete(checkpoint_id)
-            if live.reader is not None and positions is not None:
-                try:
-                    live.reader.checkpoint_complete(positions)
-                except USER_ERRORS as error:
-                    raise operator_error(error, live.node, "commit") from error
-
     def _leave(self) -> None:
         self._leaving, self._holding = True, False
-
-    def take_state(self, checkpoint_id: int, full: Callable[[str], bool]) -> dict[str, StatePart]:
-        """Take the state of all operators; called in the task's thread.
-
-        Args:
-            checkpoint_id: The number of the checkpoint.
-            full: Says of an operator, by its uid, whether all of its state is wanted.
-
-        Raises:
-            OperatorError: an operator cannot say its state.
-        """
-        parts = {}
-        for live in self._live.values():
-            uid = live.node.uid
-            try:
-                ended = live.node.id in self._ended_nodes
-                loop = self._in_loop(live)
-                part = take_part(live, checkpoint_id, loop, full=full(uid), ended=ended)
-                if live.reader is not None and live.positions is not None:
-                    self._read_positions[live.node.id].note(checkpoint_id, live.positions)
-            except USER_ERRORS as error:
-                raise operator_error(error, live.node, "checkpoint") from error
-            if part is not None:
-                parts[uid] = part
-        return parts
-
-    def _in_loop(self, live: LiveOperator) -> list[object] | None:
-        """Return what is on its way back to the head of a loop; None for other operators."""
-        if not isinstance(live.node.operator, LoopHead):
-            return None
-        return [(place, list(v)) for place, v in self._fuser.backlog if place[0] == live.node.id]
 
     def query_state(self, uid: str, name: str, key: Any, timeout: float = 0.0) -> Any:
         """Return the present value of a key in a state that an operator declares; from any thread.
@@ -544,10 +443,7 @@ class Task:
         Raises:
             KeyError: no operator of this task has that uid.
         """
-        for live in tuple(self._live.values()):
-            if live.node.uid == uid:
-                return None if live.store is None else live.store.query(name, key)
-        raise KeyError(uid)
+        return self._state.query(uid, name, key)
 
     @property
     def left_early(self) -> bool:
@@ -559,13 +455,12 @@ class Task:
         if self._leaving:
             return
         if self._reports is not None:
-            parts = self.take_state(self.last_checkpoint + 1, lambda _: True)
+            parts = self._state.take(self.last_checkpoint + 1, lambda _: True)
             self._holding = self.input_ended = True
             self._reports.input_ended(self.last_checkpoint, parts)
             self._obey()
         else:
-            for live in self._live.values():
-                commit_at_once(live)
+            self._state.commit_at_once()
 
     def _is_cancelled(self) -> bool:
         return bool(self._cancelled)
@@ -601,9 +496,9 @@ class Task:
 
     def _end_with_backlog(self, node: int) -> None:
         """Let an operator put out what it held back, and what comes of it go round in loops."""
-        if node not in self._ended_nodes:
+        if node not in self._state.ended_nodes:
             self._end_one(self._live[node])
-        self._ended_nodes.add(node)
+        self._state.ended_nodes.add(node)
         while self._fuser.backlog:
             self._check_cancelled()
             self._feed_back()
@@ -687,12 +582,11 @@ class Task:
 
     def _forget(self) -> None:
         """Keep figures only: whoever holds on to a job that is done shall not keep its state."""
-        watermarks, self._totals, self._gauges = self.watermarks, self.total_counts(), self.gauges
+        watermarks, self._gauges = self.watermarks, self.gauges
         self._read_watermarks = lambda: watermarks
         self._forget_time()
         self._meter.end()
-        self._readers.clear()
-        self._inlets.clear()
+        self._intake.forget()
         self._outputs.clear()
         for live in self._live.values():
             live.context.forget()
