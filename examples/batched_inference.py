@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sage import FlatMapFunction, LocalEnvironment, MapFunction
-from sage.kernel.runtime.service.batching import batch
+from sage import FlatMapFunction, LocalEnvironment, MapFunction, batch
 
 FEATURES, HIDDEN, CLASSES = 64, 1536, 10
 BATCH = 64
