@@ -15,6 +15,8 @@ from confluent_kafka.admin import NewPartitions
 from kafka.conftest import started
 from kafka.writing import topic_with, write
 from sage import GraphError, LocalEnvironment, OperatorError, tumbling_time_window
+from sage.connector.kafka_admin import GroupAdmin
+from sage.connector.kafka_settings import KafkaSettings
 from sage.connector.kafka_source import KafkaSource
 from sage.testing import StandaloneContext, check_source
 from sage.testing.context import wait_batch
@@ -327,6 +329,22 @@ def test_lag_is_what_the_broker_has_more(kafka_cluster):
     assert len(seen) == 3100
 
 
+def test_lag_is_what_can_be_read(kafka_cluster):
+    """Records of an open transaction cannot, unless the reader says so."""
+    topic = topic_with(kafka_cluster, range(5))
+    producer = Producer({"bootstrap.servers": kafka_cluster.bootstrap, "transactional.id": group()})
+    producer.init_transactions(PATIENCE)
+    producer.begin_transaction()
+    producer.produce(topic, b"1")
+    producer.flush(PATIENCE)
+    for isolation, expected in (("read_committed", 5), ("read_uncommitted", 6)):
+        settings = KafkaSettings(kafka_cluster.bootstrap, {"isolation.level": isolation})
+        assert GroupAdmin(settings, group(), PATIENCE).bounds([f"{topic}:0"]) == {
+            f"{topic}:0": expected
+        }
+    producer.abort_transaction(PATIENCE)
+
+
 def _said(job, names):
     gauges = job.metrics["in"].gauges
     return {name: gauges.get(name) for name in names}
@@ -350,6 +368,10 @@ def test_a_broker_that_is_away_is_told_and_waited_for(caplog):
             write(cluster, topic, range(100, 200))
             wait_for(lambda: len(out) == 200)
             assert job.metrics["in"].gauges["brokers_down"] == 0
+            cluster.kill()
+            began = time.monotonic()
+            job.stop(PATIENCE)
+        assert time.monotonic() - began < 10  # though offsets cannot be committed
         assert values(out) == list(range(200))
     finally:
         cluster.stop()

@@ -74,11 +74,10 @@ class ClientLog:
             self.is_down = False
             self._logger.info("Kafka is there again")
 
-    def on_commit(self, error: Any, offsets: Any) -> None:
+    def on_commit(self, error: Any) -> None:
         """Take note that offsets could not be committed: they are for those who watch the job."""
-        if error is not None:
-            self.errors += 1
-            self._tell("commit", logging.WARNING, "offsets are not committed: %s", error.str())
+        self.errors += 1
+        self._tell("commit", logging.WARNING, "offsets are not committed: %s", error.str())
 
 
 def create_consumer(
@@ -95,7 +94,6 @@ def create_consumer(
     Raises:
         ConfigError: the client is not installed, or does not know a property.
     """
-    client = import_client()
     log = log or ClientLog(settings, get_logger("kafka"))
     properties = settings.client_properties(
         group_id=group_id,
@@ -105,13 +103,24 @@ def create_consumer(
         allow_auto_create_topics=False,
         **ours,
     )
-    callbacks: dict[str, Callable[..., None]] = {
-        "error_cb": log.on_error,
-        "on_commit": log.on_commit,
-    }
+    properties["error_cb"] = log.on_error
+    consumer = import_client().Consumer
+    return client_made(settings, lambda: consumer(properties, logger=log))
+
+
+def client_made(settings: KafkaSettings, make: Callable[[], T]) -> T:
+    """Return a client.
+
+    Args:
+        settings: Knows what must not be shown.
+        make: Makes it.
+
+    Raises:
+        ConfigError: a property is unknown, or two of them contradict each other.
+    """
     try:
-        return client.Consumer({**properties, **callbacks}, logger=log)
-    except (client.KafkaException, TypeError, ValueError) as error:
+        return make()
+    except (import_client().KafkaException, TypeError, ValueError) as error:
         text = settings.hide(str(error))
         raise ConfigError(f"the client of Kafka cannot be made: {text}") from None
 

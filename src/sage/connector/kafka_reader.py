@@ -92,18 +92,16 @@ class KafkaReader(SourceReader[KafkaRecord]):
         self._lost = 0
         self._last_gauges: Mapping[str, int] | None = None
         self._arrivals = ArrivalWatch(self._consumer, context.wake, context.operator_name)
-        self._watch = PartitionWatch(
-            source, self._consumer, context, self._log, self._behind, frozenset(splits)
-        )
+        self._watch = PartitionWatch(source, context, self._log, splits)
         try:
             self._begin(splits)
+            self._watch.start()
         except client.KafkaException as error:
             self.close()
             raise SourceError(source.unreachable(error)) from None
         except BaseException:
             self.close()
             raise
-        self._watch.start()
 
     def _create_consumer(self, partitions: int) -> Any:
         context, ahead = self._context, self._options["buffer_size"]
@@ -155,6 +153,9 @@ class KafkaReader(SourceReader[KafkaRecord]):
 
     def _take_found(self) -> None:
         """Begin to read the partitions that have been added."""
+        if self._arrivals.is_waiting:
+            self._arrivals.interrupt()
+            return
         found = [Partition(split, start, None) for split, start in self._watch.take_found()]
         for partition in found:
             self._context.logger.info("%s was added; it is read from its start", partition.split)
@@ -391,8 +392,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
         moved = {place: at for place, at in offsets.items() if self._committed.get(place) != at}
         if moved:
             self._committed.update(moved)
-            asked = [self._make(*place, at) for place, at in moved.items()]
-            self._consumer.commit(offsets=asked, asynchronous=True)
+            self._watch.commit(moved)
 
     def stop(self) -> bool:
         """Read no more; what has come and was not returned stays in the topic."""
@@ -416,15 +416,8 @@ class KafkaReader(SourceReader[KafkaRecord]):
         }
 
     def _lag(self, partition: Partition) -> int:
-        """Return how many offsets are there and not read, as far as the client has been told."""
-        at = self._make(partition.topic, partition.number)
-        told: int = self._consumer.get_watermark_offsets(at, cached=True)[1]
-        return max(0, max(told, self._watch.highs.get(partition.split, 0)) - partition.next)
-
-    def _behind(self) -> list[str]:
-        """Return the partitions that are not read to their end, as far as is known."""
-        known, partitions = self._watch.highs, tuple(self._partitions.values())
-        return [p.split for p in partitions if p.split not in known or self._lag(p)]
+        """Return how many offsets are there and not read, as the brokers have told last."""
+        return max(0, self._watch.ends.get(partition.split, 0) - partition.next)
 
     def close(self) -> None:
         """End the threads and leave the brokers."""

@@ -1,30 +1,36 @@
-"""The threads beside a `KafkaReader`: one waits for records to come, one looks for partitions."""
+"""The threads beside a `KafkaReader`: one waits for records to come, one asks the brokers all else.
+
+A consumer is used by one thread at a time: newer clients let the others wait until its call is over.
+So the second thread has a client of its own, and the first gives the reader's back when it is asked.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sage.common.errors import SourceError
+from sage.connector.kafka_admin import GroupAdmin
 from sage.connector.kafka_client import ClientLog
-from sage.connector.kafka_partitions import list_partitions, parse_split
-from sage.connector.kafka_settings import import_client
+from sage.connector.kafka_partitions import list_partitions
 from sage.dataflow.function.context import SourceContext
 
 if TYPE_CHECKING:
     from sage.connector.kafka_source import KafkaSource
 
 _POLL_SECONDS: Final = 0.1
-_LAG_SECONDS: Final = 5.0
+_ASK_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 3.0  # close waits for it, if it must
 
 
 class ArrivalWatch:
     """Waits for the first message while there is none, and wakes the task.
 
-    While it waits, nobody else may take messages: so they keep their order.
+    While it waits, nobody else may use the consumer: so messages keep their order.
 
     Args:
         consumer: Gives messages.
@@ -40,7 +46,7 @@ class ArrivalWatch:
         self._consumer = consumer
         self._wake = wake
         self._asked = threading.Event()
-        self._closed = False
+        self._closed = self._interrupted = False
         self._found: list[Any] = []
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"sage-kafka-{name}", daemon=True)
@@ -51,6 +57,10 @@ class ArrivalWatch:
         if not self._thread.is_alive():
             self._thread.start()
         self._asked.set()
+
+    def interrupt(self) -> None:
+        """Let the task be woken soon, though there may be no message."""
+        self._interrupted = True
 
     def take(self) -> list[Any]:
         """Return the message that has come, if one has."""
@@ -66,9 +76,10 @@ class ArrivalWatch:
             except Exception as error:  # noqa: BLE001 - raised where it can be told
                 self._fault = error
                 message = error
-            if message is not None:
-                if self._fault is None:
+            if message is not None or self._interrupted:
+                if message is not None and self._fault is None:
                     self._found.append(message)
+                self._interrupted = False
                 self._asked.clear()
                 self.is_waiting = False
                 self._wake()
@@ -82,47 +93,47 @@ class ArrivalWatch:
 
 
 class PartitionWatch:
-    """Looks now and then which partitions there are, and how many records they have.
+    """Looks now and then which partitions there are and how far they go; commits offsets.
 
     Args:
         source: Which topics.
-        consumer: Asks the brokers.
         context: The runtime; tells which subtask this is.
         log: Takes what goes wrong: it is tried again.
-        behind: Returns the partitions of which to ask how far they go: of those that are read to their
-            end, the client is told by and by.
-        known: The partitions that are known.
+        splits: The partitions that are read.
 
     Attributes:
-        highs: How far those partitions go, by name.
+        ends: How far the partitions go that are read, by name, as the brokers have told last: for
+            readers of what is committed, to the first open transaction.
     """
 
-    def __init__(  # noqa: PLR0917 - what it watches, for whom, and whom it tells
+    def __init__(
         self,
         source: KafkaSource,
-        consumer: Any,
         context: SourceContext,
         log: ClientLog,
-        behind: Callable[[], list[str]],
-        known: frozenset[str],
+        splits: Collection[str],
     ) -> None:
-        self.highs: Mapping[str, int] = {}
+        self.ends: Mapping[str, int] = {}
         self._source = source
-        self._consumer = consumer
         self._context = context
         self._log = log
-        self._behind = behind
-        self._known = set(known)
-        self._found: list[tuple[str, int]] = []
-        self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"sage-kafka-watch-{context.operator_name}", daemon=True
-        )
-        self._failure = import_client().KafkaException
-        self._topic_partition = import_client().TopicPartition
+        self._splits = set(splits)
+        self._known = set(splits)
+        self._found: deque[tuple[str, int]] = deque()
+        self._commits: deque[Mapping[tuple[str, int], int]] = deque()
+        self._closed = False
+        self._asked = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look.
+
+        Raises:
+            ConfigError: the client cannot be made.
+        """
+        brokers = GroupAdmin(self._source.settings, self._source.group_id, self._timeout())
+        name = f"sage-kafka-watch-{self._context.operator_name}"
+        self._thread = threading.Thread(target=self._run, args=(brokers,), name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -132,61 +143,74 @@ class PartitionWatch:
 
     def take_found(self) -> list[tuple[str, int]]:
         """Return the new partitions that are this subtask's, with their first offsets."""
-        found, self._found = self._found, []
-        return found
+        return [self._found.popleft() for _ in range(len(self._found))]
 
-    def _run(self) -> None:
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Let offsets be committed for the group; at the latest by `close`."""
+        self._commits.append(offsets)
+        self._asked.set()
+
+    def _run(self, brokers: GroupAdmin) -> None:
         interval = None if self._source.bounded else self._source.options["discovery_interval"]
         now = time.monotonic()
-        next_lag, next_look = now, now + (interval or float("inf"))
-        while not self._closed.wait(max(0.0, min(next_lag, next_look) - time.monotonic())):
+        next_ask, next_look = now, now + (interval or float("inf"))
+        while not self._closed:
             now = time.monotonic()
+            self._try(self._commit, brokers)
+            if now >= next_look:
+                next_look = now + (interval or 0.0)
+                self._try(self._look_for_partitions, brokers)
+            if now >= next_ask:
+                next_ask = now + _ASK_SECONDS
+                self._try(self._ask_for_ends, brokers)
+            self._asked.wait(max(0.0, min(next_ask, next_look) - time.monotonic()))
+        self._try(self._commit, brokers)
+
+    def _timeout(self) -> float:
+        seconds: float = self._source.options["timeout"]
+        return min(_ANSWER_SECONDS, seconds)
+
+    def _try(self, step: Callable[[GroupAdmin], None], brokers: GroupAdmin) -> None:
+        try:
+            step(brokers)
+        except brokers.failure as error:
+            self._log.on_error(error.args[0])
+        except SourceError as error:
+            self._log.log(logging.WARNING, "%s", error)
+
+    def _commit(self, brokers: GroupAdmin) -> None:
+        self._asked.clear()
+        offsets: dict[tuple[str, int], int] = {}
+        while self._commits:
+            offsets |= self._commits.popleft()
+        if offsets:
             try:
-                if now >= next_look:
-                    next_look = now + (interval or 0.0)
-                    self._look_for_partitions()
-                if now >= next_lag:
-                    next_lag = now + _LAG_SECONDS
-                    self._ask_for_highs()
-            except self._failure as error:
-                self._log.on_error(error.args[0])
-            except SourceError as error:
-                self._log.log(30, "%s", error)
+                brokers.commit(offsets)
+            except brokers.failure as error:
+                self._log.on_commit(error.args[0])
 
-    def _look_for_partitions(self) -> None:
-        options, context = self._source.options, self._context
-        timeout = min(_ANSWER_SECONDS, options["timeout"])
-        splits = list_partitions(self._consumer, self._source.topics, timeout)
-        for split in splits:
-            if split in self._known:
-                continue
-            if self._source.subtask_of(split, 0, context.parallelism) == context.subtask_index:
-                start = self._range(split)
-                if start is None:
-                    return  # the next look tries again
-                self._found = [*self._found, (split, start[0])]
-                context.wake()
-            self._known.add(split)
+    def _look_for_partitions(self, brokers: GroupAdmin) -> None:
+        source, context = self._source, self._context
+        found = list_partitions(brokers.client, source.topics, self._timeout())
+        fresh = [split for split in found if split not in self._known]
+        mine = [
+            split
+            for split in fresh
+            if source.subtask_of(split, 0, context.parallelism) == context.subtask_index
+        ]
+        starts = brokers.bounds(mine, earliest=True)
+        self._known.update(split for split in fresh if split in starts or split not in mine)
+        self._splits.update(starts)
+        self._found.extend(starts.items())
+        if starts:
+            context.wake()
 
-    def _ask_for_highs(self) -> None:
-        highs = {}
-        for split in self._behind():
-            if self._closed.is_set():
-                return
-            found = self._range(split)
-            if found is not None:
-                highs[split] = found[1]
-        self.highs = {**self.highs, **highs}
-
-    def _range(self, split: str) -> tuple[int, int] | None:
-        asked = self._topic_partition(*parse_split(split))
-        found: tuple[int, int] | None = self._consumer.get_watermark_offsets(
-            asked, timeout=_ANSWER_SECONDS
-        )
-        return found
+    def _ask_for_ends(self, brokers: GroupAdmin) -> None:
+        self.ends = {**self.ends, **brokers.bounds(self._splits)}
 
     def close(self) -> None:
-        """End the thread."""
-        self._closed.set()
-        if self._thread.is_alive():
+        """Commit what is to be, and end the thread."""
+        self._closed = True
+        self._asked.set()
+        if self._thread is not None:
             self._thread.join()
