@@ -2,11 +2,10 @@
 
 import json
 import struct
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from kafka import schema_registry
 from kafka.test_kafka_source import PATIENCE, group, read, running, values, wait_for
 from kafka.writing import topic_with, write
 from sage import ConfigError, LocalEnvironment, OperatorError
@@ -16,42 +15,10 @@ from sage.connector.kafka_settings import SchemaRegistry
 AVRO = {"type": "record", "name": "Trip", "fields": [{"name": "miles", "type": "int"}]}
 
 
-class Registry(ThreadingHTTPServer):
-    """A schema registry that knows schema 1."""
-
-    daemon_threads = True
-    asked = 0
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked += 1
-        known = self.path.startswith("/schemas/ids/1?") or self.path == "/schemas/ids/1"
-        answer = {"schema": json.dumps(AVRO)} if known else {"error_code": 40403, "message": "none"}
-        body = json.dumps(answer).encode()
-        self.send_response(200 if known else 404)
-        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def registry():
-    server = Registry()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with schema_registry.running(schema_registry.Registry({"schema": json.dumps(AVRO)})) as server:
+        yield server
 
 
 def avro(miles, schema=1):
