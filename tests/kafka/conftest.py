@@ -8,10 +8,10 @@ from kafka.kafka_cluster import KafkaCluster
 from kafka.kafka_jars import KafkaUnavailableError
 
 
-def started(brokers=1):
+def started(make=KafkaCluster):
     """Start a cluster; where there can be none, skip, or fail if this is to be the whole truth."""
     try:
-        cluster = KafkaCluster(brokers)
+        cluster = make()
     except KafkaUnavailableError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"no Kafka for the tests: {error}")

@@ -45,20 +45,26 @@ class KafkaCluster:
         brokers: 1 or 3.
         properties: Further settings of the brokers.
         java_options: How Java is run; by default, so that it starts quickly.
+        secure: Whether to listen for clients that log in over TLS as well; `properties` say how.
 
     Attributes:
         bootstrap: Where clients find it.
+        secure_bootstrap: Where those find it that log in over TLS.
         start_seconds: How long the start took.
     """
 
-    def __init__(self, brokers=1, properties=None, java_options=None):
+    def __init__(self, brokers=1, properties=None, java_options=None, *, secure=False):
         self._java, self._class_path = java(), class_path()
         self._options = java_options or quick_start()
         self._directory = Path(tempfile.mkdtemp(prefix="sage-kafka-"))
-        ports = free_ports(2 * brokers)
-        nodes = [Node(n + 1, ports[2 * n], ports[2 * n + 1]) for n in range(brokers)]
+        ports = iter(free_ports(3 * brokers))
+        nodes = [
+            Node(n + 1, next(ports), next(ports), next(ports) if secure else None)
+            for n in range(brokers)
+        ]
         self._brokers = {node.id: self._broker(node, nodes, properties or {}) for node in nodes}
         self.bootstrap = ",".join(f"{HOST}:{node.port}" for node in nodes)
+        self.secure_bootstrap = ",".join(f"{HOST}:{node.secure_port}" for node in nodes)
         self.start_seconds = None
 
     def _broker(self, node, nodes, properties):
@@ -151,6 +157,7 @@ class Node:
     id: int
     port: int
     controller_port: int
+    secure_port: int | None
 
 
 class Broker:
@@ -227,15 +234,20 @@ class Broker:
 def settings_of(node, nodes, data):
     """Return the settings of a broker: small, quick, and as durable as their number allows."""
     copies = len(nodes)
+    listeners = f"PLAINTEXT://{HOST}:{node.port}"
+    if node.secure_port is not None:
+        listeners += f",SASL_SSL://{HOST}:{node.secure_port}"
     voters = ",".join(f"{other.id}@{HOST}:{other.controller_port}" for other in nodes)
     return {
         "process.roles": "broker,controller",
         "node.id": node.id,
         "controller.quorum.voters": voters,
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{node.port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{listeners},CONTROLLER://{HOST}:{node.controller_port}",
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL"
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": data,
         "auto.create.topics.enable": "false",

@@ -1,6 +1,7 @@
 """Kills workers and the broker under a job from Kafka to Kafka, and looks at what readers see.
 
     PYTHONPATH=tests python -m kafka.kill_exactly_once --kills 100 --restarts 10
+    PYTHONPATH=tests python -m kafka.kill_exactly_once --guarantee at_least_once
 
 Numbers are read from Kafka and counted in windows by key, on two workers, and the counts go to Kafka.
 Meanwhile workers are killed, and the broker is killed and started again. With exactly-once, a reader
@@ -28,6 +29,7 @@ from kafka.kafka_reading import read_topic
 from sage import LocalEnvironment, count, tumbling_time_window
 from sage.kernel.runtime.worker.worker_task import WorkerTask
 
+GUARANTEES = ("exactly_once", "at_least_once")
 KEYS = 53
 PARTITIONS = 4
 WINDOW_MS = 200
@@ -171,12 +173,13 @@ def main():
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--records", type=int, default=3_000_000)
     parser.add_argument("--pause", type=float, default=0.08, help="seconds, each 1,000 records")
+    parser.add_argument("--guarantee", choices=GUARANTEES, help="by default one after the other")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     failed = False
     with KafkaCluster() as cluster:
-        for guarantee in ("exactly_once", "at_least_once"):
+        for guarantee in [options.guarantee] if options.guarantee else GUARANTEES:
             done = run(
                 cluster,
                 options.records,

@@ -15,6 +15,7 @@ from sage.connector.kafka_settings import KafkaSettings, import_client
 T = TypeVar("T")
 
 _ASK_AGAIN_SECONDS: Final = 0.1
+_FIRST_TURN_SECONDS: Final = 1.0
 TRANSIENT: Final = frozenset({
     "_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_WAIT_COORD", "_MAX_POLL_EXCEEDED",
     "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE", "REQUEST_TIMED_OUT",
@@ -23,6 +24,12 @@ TRANSIENT: Final = frozenset({
     "COORDINATOR_LOAD_IN_PROGRESS",
 })  # fmt: skip
 """What the client gets over by trying again."""
+
+_REFUSALS: Final = {
+    "_AUTHENTICATION": "check sasl.mechanism, sasl.username and sasl.password",
+    "_SSL": "check ssl.ca.location, and whether the certificate is for the name in bootstrap_servers",
+}
+"""By what the client says that a broker does not let it in, and what to do then."""
 
 
 class ClientLog:
@@ -36,6 +43,7 @@ class ClientLog:
         errors: How many errors it has told of.
         is_down: Whether no broker could be reached when it last said something about that.
         fault: What it cannot recover from.
+        refusal: Why a broker did not let it in, and what to do.
     """
 
     def __init__(self, settings: KafkaSettings, logger: logging.Logger) -> None:
@@ -45,6 +53,7 @@ class ClientLog:
         self.errors = 0
         self.is_down = False
         self.fault: str | None = None
+        self.refusal: str | None = None
 
     def log(self, level: int, text: str, *args: object) -> None:
         """Log a line of the client, at a bounded rate for each level of its own."""
@@ -66,7 +75,14 @@ class ClientLog:
         self.is_down = self.is_down or error.name() == "_ALL_BROKERS_DOWN"
         if error.fatal():
             self.fault = self._settings.hide(error.str())
+        if error.name() in _REFUSALS:
+            self.refusal = f"{self._settings.hide(error.str())}; {_REFUSALS[error.name()]}"
         self._tell(error.name(), logging.WARNING, "Kafka: %s", error.str())
+
+    def unreachable(self, error: Exception | None = None) -> str:
+        """Return what to say when the brokers do not answer, or refuse."""
+        told = self.refusal or self._settings.hide(told_by_client(error) if error else "")
+        return f"Kafka at {self._settings.bootstrap_servers} does not serve: {told}"
 
     def on_message(self) -> None:
         """Take note that a broker has sent something."""
@@ -78,6 +94,12 @@ class ClientLog:
         """Take note that offsets could not be committed: they are for those who watch the job."""
         self.errors += 1
         self._tell("commit", logging.WARNING, "offsets are not committed: %s", error.str())
+
+
+def told_by_client(error: Exception) -> str:
+    """Return what an exception of the client says, in words."""
+    cause = error.args[0] if error.args else error
+    return cause.str() if hasattr(cause, "str") else str(cause)
 
 
 def create_consumer(
@@ -125,24 +147,42 @@ def client_made(settings: KafkaSettings, make: Callable[[], T]) -> T:
         raise ConfigError(f"the client of Kafka cannot be made: {text}") from None
 
 
-def ask(question: Callable[[float], T], timeout: float) -> T:
-    """Return an answer of the brokers, asked again while they cannot give one yet.
+class Inquiry:
+    """Asks the brokers, and asks again while they cannot answer yet.
 
     A broker that has just started, or has just become responsible, says so for a moment.
 
     Args:
-        question: Asks; given for how many seconds to wait for the answer.
+        client: Through which to ask.
+        log: Knows whether the brokers have refused it.
         timeout: For how many seconds to ask.
-
-    Raises:
-        KafkaException: the brokers do not answer, or refuse.
     """
-    failure, until = import_client().KafkaException, time.monotonic() + timeout
-    while True:
-        left = until - time.monotonic()
-        try:
-            return question(max(left, 0.1))
-        except failure as error:
-            if error.args[0].name() not in TRANSIENT or left <= _ASK_AGAIN_SECONDS:
-                raise
-        time.sleep(_ASK_AGAIN_SECONDS)
+
+    def __init__(self, client: Any, log: ClientLog, timeout: float) -> None:
+        self.client = client
+        self._log = log
+        self._timeout = timeout
+        self._failure = import_client().KafkaException
+
+    def ask(self, question: Callable[[float], T]) -> T:
+        """Return an answer of the brokers.
+
+        Args:
+            question: Asks; given for how many seconds to wait for the answer.
+
+        Raises:
+            KafkaException: the brokers do not answer, or refuse.
+        """
+        until, turn = time.monotonic() + self._timeout, _FIRST_TURN_SECONDS
+        self._log.refusal = None
+        while True:
+            left = until - time.monotonic()
+            try:
+                return question(max(min(left, turn), 0.1))
+            except self._failure as error:
+                self.client.poll(0)  # takes what it has to say, were it that a login is refused
+                transient = error.args[0].name() in TRANSIENT and self._log.refusal is None
+                if not transient or left <= _ASK_AGAIN_SECONDS:
+                    raise
+            turn *= 2
+            time.sleep(_ASK_AGAIN_SECONDS)

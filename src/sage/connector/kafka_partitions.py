@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sage.common.errors import ConfigError, SourceError
 from sage.common.suggest import did_you_mean, shorten
-from sage.connector.kafka_client import ask
+from sage.connector.kafka_client import Inquiry
 from sage.dataflow.time import timestamp_ms
 
 Topics: TypeAlias = tuple[str, ...] | re.Pattern[str]
@@ -95,19 +95,18 @@ def owner_of(split: str, parallelism: int) -> int:
     return (zlib.crc32(topic.encode()) + partition) % parallelism
 
 
-def list_partitions(client: Any, topics: Topics, timeout: float) -> list[str]:
+def list_partitions(brokers: Inquiry, topics: Topics) -> list[str]:
     """Return the partitions that there are, in order.
 
     Args:
-        client: A consumer.
+        brokers: Are asked.
         topics: Of which topics; if they are named, all must be there.
-        timeout: For how many seconds to wait for an answer.
 
     Raises:
         SourceError: a topic is not there.
         KafkaException: the brokers do not answer, or refuse.
     """
-    found = ask(lambda seconds: client.list_topics(timeout=seconds), timeout).topics
+    found = brokers.ask(lambda seconds: brokers.client.list_topics(timeout=seconds)).topics
     if isinstance(topics, re.Pattern):
         wanted = [n for n in sorted(found) if topics.match(n) and not n.startswith("__")]
     else:
@@ -124,15 +123,14 @@ class OffsetFinder:
     """Asks the brokers for offsets to start and to stop at.
 
     Args:
-        client: A consumer.
-        timeout: For how many seconds to wait for each answer.
+        brokers: Are asked, through a consumer.
     """
 
-    def __init__(self, client: Any, timeout: float) -> None:
+    def __init__(self, brokers: Inquiry) -> None:
         from confluent_kafka import TopicPartition  # an extra  # noqa: PLC0415
 
-        self._client = client
-        self._timeout = timeout
+        self._brokers = brokers
+        self._client = brokers.client
         self._make = TopicPartition
         self._bounds: dict[str, tuple[int, int]] = {}
         self.notes: list[str] = []
@@ -190,13 +188,13 @@ class OffsetFinder:
 
     def _committed(self, splits: Sequence[str]) -> dict[str, int]:
         asked = [self._make(*parse_split(split)) for split in splits]
-        answers = ask(lambda s: self._client.committed(asked, timeout=s), self._timeout)
+        answers = self._brokers.ask(lambda s: self._client.committed(asked, timeout=s))
         return {split_name(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def _at(self, splits: Sequence[str], ms: int) -> dict[str, int]:
         """Return the offset of the first record of a time or later; the end where there is none."""
         asked = [self._make(*parse_split(split), ms) for split in splits]
-        found = ask(lambda s: self._client.offsets_for_times(asked, timeout=s), self._timeout)
+        found = self._brokers.ask(lambda s: self._client.offsets_for_times(asked, timeout=s))
         answers = {split_name(a.topic, a.partition): a.offset for a in found}
         return {s: o if o >= 0 else self._end(s, "latest") for s, o in answers.items()}
 
@@ -207,8 +205,8 @@ class OffsetFinder:
     def _range(self, split: str) -> tuple[int, int]:
         if split not in self._bounds:
             asked = self._make(*parse_split(split))
-            found = ask(
-                lambda s: self._client.get_watermark_offsets(asked, timeout=s), self._timeout
+            found = self._brokers.ask(
+                lambda s: self._client.get_watermark_offsets(asked, timeout=s)
             )
             if found is None:
                 raise SourceError(f"the brokers have not told the offsets of {split} in time")

@@ -75,6 +75,7 @@ class KafkaProducer:
         self._context = context
         self._timeout = timeout
         self._is_transactional = "transactional.id" in (properties or {})
+        self._has_rows = self._has_reached = False
         self._failures = _Failures(settings)
         self._log = ClientLog(settings, context.logger)
         kafka = import_client()
@@ -109,7 +110,7 @@ class KafkaProducer:
             SinkError: a record was refused, or one before it could not be delivered.
             KafkaException: the transaction must be aborted.
         """
-        produce = self._client.produce
+        produce, self._has_rows = self._client.produce, True
         row: Row = ()
         try:
             for row in rows:
@@ -133,7 +134,7 @@ class KafkaProducer:
     def _write_when_there_is_room(self, row: Row) -> None:
         while True:
             self._client.poll(TURN_SECONDS)
-            self.check()
+            self._check_let_in()
             self.check_not_cancelled()
             try:
                 self._client.produce(*row)
@@ -151,9 +152,20 @@ class KafkaProducer:
             TaskCancelled: the job is being cancelled.
         """
         while self._client.flush(TURN_SECONDS):
-            self.check()
+            self._check_let_in()
             self.check_not_cancelled()
         self.check()
+        self._has_reached = self._has_rows
+
+    def _check_let_in(self) -> None:
+        """Demand that nothing has failed; who has never been let in is not going to be.
+
+        Raises:
+            SinkError: a record could not be delivered, or no broker lets this client in.
+        """
+        self.check()
+        if self._log.refusal is not None and not self._has_reached:
+            raise SinkError(self._log.unreachable())
 
     def check_not_cancelled(self) -> None:
         """Leave off if there is nothing to wait for any more.
@@ -176,12 +188,16 @@ class KafkaProducer:
             KafkaException: the answer is an error that trying again does not help.
         """
         until = time.monotonic() + self._timeout
+        self._log.refusal = None
         while True:
             try:
                 return call(TURN_SECONDS)
             except self._error as error:
                 if not is_worth_another_try(error):
                     raise
+                self._client.poll(0)  # takes what it has to say, were it that a login is refused
+                if self._log.refusal is not None:
+                    raise SinkError(f"cannot {what}: {self._log.unreachable()}") from None
                 if time.monotonic() > until:
                     raise SinkError(
                         f"cannot {what}: Kafka has not answered for {self._timeout:g} s: "
@@ -246,6 +262,7 @@ class KafkaProducer:
     def _deliver(self) -> None:
         until = time.monotonic() + self._timeout
         while (left := self._client.flush(TURN_SECONDS)) and not self._context.is_cancelled:
+            self._check_let_in()
             if time.monotonic() > until:
                 raise SinkError(f"{left} records have not reached Kafka in {self._timeout:g} s")
 

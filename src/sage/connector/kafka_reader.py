@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sage.common.errors import OperatorError, SourceError
-from sage.connector.kafka_client import TRANSIENT, ClientLog, create_consumer
+from sage.connector.kafka_client import TRANSIENT, ClientLog, Inquiry, create_consumer
 from sage.connector.kafka_decoding import TopicDecoder
 from sage.connector.kafka_partitions import OffsetFinder, Position, parse_split, split_name
 from sage.connector.kafka_record import KafkaRecord
@@ -98,7 +98,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
             self._watch.start()
         except client.KafkaException as error:
             self.close()
-            raise SourceError(source.unreachable(error)) from None
+            raise SourceError(self._log.unreachable(error)) from None
         except BaseException:
             self.close()
             raise
@@ -118,7 +118,8 @@ class KafkaReader(SourceReader[KafkaRecord]):
     # ---- the beginning
 
     def _begin(self, splits: Mapping[str, Position | None]) -> None:
-        finder, options = OffsetFinder(self._consumer, self._options["timeout"]), self._options
+        options = self._options
+        finder = OffsetFinder(Inquiry(self._consumer, self._log, options["timeout"]))
         fresh = [split for split, position in splits.items() if position is None]
         # One without position in a job that goes on was added since: it is read from its start.
         start = "earliest" if self._context.is_restored else options["start"]
@@ -196,7 +197,7 @@ class KafkaReader(SourceReader[KafkaRecord]):
         try:
             messages = self._take(max_records)
         except self._kafka.KafkaException as error:
-            raise SourceError(self._source.unreachable(error)) from None
+            raise SourceError(self._log.unreachable(error)) from None
         if self._log.fault is not None:
             raise SourceError(f"the client of Kafka has failed: {self._log.fault}")
         if not messages:

@@ -8,8 +8,9 @@ from operator import attrgetter
 from typing import Any, Final, TypedDict, Unpack
 
 from sage.common.errors import ConfigError, SourceError
+from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean, shorten
-from sage.connector.kafka_client import create_consumer
+from sage.connector.kafka_client import ClientLog, Inquiry, create_consumer
 from sage.connector.kafka_deserializers import Deserializer, check_deserializer
 from sage.connector.kafka_partitions import (
     Reset,
@@ -154,11 +155,12 @@ class KafkaSource(Source[KafkaRecord]):
             ConfigError: the client is not installed, or does not know a property.
             SourceError: the brokers do not answer, or refuse; or there is no such topic.
         """
-        client = create_consumer(self.settings, self.group_id)
+        log = ClientLog(self.settings, get_logger("kafka"))
+        client = create_consumer(self.settings, self.group_id, log)
         try:
-            return list_partitions(client, self.topics, self.options["timeout"])
+            return list_partitions(Inquiry(client, log, self.options["timeout"]), self.topics)
         except import_client().KafkaException as error:
-            raise SourceError(self.unreachable(error)) from None
+            raise SourceError(log.unreachable(error)) from None
         finally:
             client.close()
 
@@ -184,20 +186,9 @@ class KafkaSource(Source[KafkaRecord]):
 
         return KafkaReader(self, splits, context)
 
-    def unreachable(self, error: Exception) -> str:
-        """Return what to say when the brokers do not answer, or refuse."""
-        servers = self.settings.bootstrap_servers
-        return f"Kafka at {servers} does not serve: {self.settings.hide(told_by_client(error))}"
-
     def __repr__(self) -> str:
         topics = self.topics if isinstance(self.topics, re.Pattern) else ",".join(self.topics)
         return f"KafkaSource({self.settings!r}, {topics!r}, {self.group_id!r})"
-
-
-def told_by_client(error: Exception) -> str:
-    """Return what an exception of the client says, in words."""
-    cause = error.args[0] if error.args else error
-    return cause.str() if hasattr(cause, "str") else str(cause)
 
 
 def _settings(

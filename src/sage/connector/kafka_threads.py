@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sage.common.errors import SourceError
 from sage.connector.kafka_admin import GroupAdmin
-from sage.connector.kafka_client import ClientLog
+from sage.connector.kafka_client import ClientLog, Inquiry
 from sage.connector.kafka_partitions import list_partitions
 from sage.dataflow.function.context import SourceContext
 
@@ -191,7 +191,7 @@ class PartitionWatch:
 
     def _look_for_partitions(self, brokers: GroupAdmin) -> None:
         source, context = self._source, self._context
-        found = list_partitions(brokers.client, source.topics, self._timeout())
+        found = list_partitions(Inquiry(brokers.client, self._log, self._timeout()), source.topics)
         fresh = [split for split in found if split not in self._known]
         mine = [
             split
