@@ -46,6 +46,7 @@ fuzz: $(STAMPS)/dev
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --records 9000000 --apart
 	PYTHONPATH=tests $(BIN)/python -m recovery.worker_kills --kills $(ROUNDS) --loop
 	PYTHONPATH=tests $(BIN)/python -m kafka.kill_exactly_once --kills 100 --restarts 10
+	PYTHONPATH=tests $(BIN)/python -m kafka.kill_exactly_once --kills 20 --restarts 10 --brokers 3
 	PYTHONPATH=tests $(BIN)/python -m service.storm.kill_fuzz --rounds $(SERVICE_ROUNDS) --kills 60
 
 # Runs a job at full speed and watches that memory, open files and latency stay flat.

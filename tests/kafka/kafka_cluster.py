@@ -118,6 +118,11 @@ class KafkaCluster:
         if wait:
             self.wait_until_up()
 
+    def leader(self, topic, partition=0):
+        """Return the number of the broker that leads a partition."""
+        admin = self.admin()
+        return admin.list_topics(topic, PATIENCE).topics[topic].partitions[partition].leader
+
     def create_topic(self, name, partitions=1, **config):
         """Make a topic, replicated to all brokers, and wait until every broker knows it."""
         topic = NewTopic(name, partitions, len(self._brokers), config={**config})

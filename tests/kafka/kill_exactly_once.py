@@ -1,11 +1,14 @@
-"""Kills workers and the broker under a job from Kafka to Kafka, and looks at what readers see.
+"""Kills workers and brokers under a job from Kafka to Kafka, and looks at what readers see.
 
     PYTHONPATH=tests python -m kafka.kill_exactly_once --kills 100 --restarts 10
     PYTHONPATH=tests python -m kafka.kill_exactly_once --guarantee at_least_once
+    PYTHONPATH=tests python -m kafka.kill_exactly_once --brokers 3
 
 Numbers are read from Kafka and counted in windows by key, on two workers, and the counts go to Kafka.
-Meanwhile workers are killed, and the broker is killed and started again. With exactly-once, a reader
-of what is committed must see every result once; with at-least-once, none may be missing.
+Meanwhile workers are killed, and the broker is killed and started again. Of three brokers, it is the
+one that leads a partition of the results, and it comes back when the job has gone on without it. With
+exactly-once, a reader of what is committed must see every result once; with at-least-once, none may
+be missing.
 """
 
 import argparse
@@ -34,6 +37,7 @@ KEYS = 53
 PARTITIONS = 4
 WINDOW_MS = 200
 """So short that nearly every checkpoint has results to be committed."""
+CHECKPOINTS_WITHOUT = 3
 
 
 @dataclass
@@ -42,7 +46,8 @@ class Outcome:
 
     Attributes:
         kills: How many workers were killed.
-        restarts: How many times the broker was killed and started again.
+        restarts: How many times a broker was killed and started again.
+        without: How many checkpoints were completed while one of several brokers was away.
         results: How many there should be.
         missing: Results that readers do not see.
         doubled: Results that they see more than once, or that are wrong.
@@ -50,6 +55,7 @@ class Outcome:
 
     kills: int = 0
     restarts: int = 0
+    without: int = 0
     results: int = 0
     missing: int = 0
     doubled: int = 0
@@ -108,16 +114,17 @@ def program(cluster, topics, directory, guarantee, pause):
     return env
 
 
-def run(cluster, records, guarantee, seed, *, kills=0, restarts=0, pause=0.02):
+def run(cluster, records, guarantee, seed, *, kills=0, restarts=0, pause=0.02, brokers=1):
     """Run the job, killing, and look at what it wrote."""
     topics = fill(cluster, records), fresh_topic(cluster, "results")
     outcome = Outcome()
+    work = restart_broker if brokers == 1 else partial(fail_over, topics[1])
     with tempfile.TemporaryDirectory() as directory:
         env = program(cluster, topics, Path(directory), guarantee, pause)
         job = env.submit_async()
         killers = [
             threading.Thread(target=kill_workers, args=(env, kills, seed, outcome)),
-            threading.Thread(target=restart_broker, args=(env, cluster, restarts, seed, outcome)),
+            threading.Thread(target=work, args=(env, cluster, restarts, seed, outcome)),
         ]
         try:
             for killer in killers:
@@ -154,6 +161,20 @@ def restart_broker(env, cluster, restarts, seed, outcome):
         outcome.restarts += 1
 
 
+def fail_over(topic, env, cluster, restarts, seed, outcome):
+    """Kill the broker that leads a partition, and start it again when others have taken over."""
+    chance, job = random.Random(seed), env._job
+    while outcome.restarts < restarts and not job.wait(chance.uniform(0.5, 3)):
+        leader = cluster.leader(topic, chance.randrange(PARTITIONS))
+        cluster.kill(leader)
+        killed = env.job.checkpoints.completed
+        while env.job.checkpoints.completed < killed + CHECKPOINTS_WITHOUT and not job.wait(0.02):
+            pass
+        outcome.without += env.job.checkpoints.completed - killed
+        cluster.restart(leader)
+        outcome.restarts += 1
+
+
 def compare(cluster, topic, records, outcome):
     """Compare what readers see with what there should be."""
     expected = Counter((n % KEYS, n // 10 // WINDOW_MS * WINDOW_MS) for n in range(records))
@@ -171,6 +192,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=10)
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
     parser.add_argument("--records", type=int, default=3_000_000)
     parser.add_argument("--pause", type=float, default=0.08, help="seconds, each 1,000 records")
     parser.add_argument("--guarantee", choices=GUARANTEES, help="by default one after the other")
@@ -178,7 +200,7 @@ def main():
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     failed = False
-    with KafkaCluster() as cluster:
+    with KafkaCluster(options.brokers) as cluster:
         for guarantee in [options.guarantee] if options.guarantee else GUARANTEES:
             done = run(
                 cluster,
@@ -188,6 +210,7 @@ def main():
                 kills=options.kills,
                 restarts=options.restarts,
                 pause=options.pause,
+                brokers=options.brokers,
             )
             print(guarantee, done, flush=True)
             failed |= done.missing > 0 or (guarantee == "exactly_once" and done.doubled > 0)
