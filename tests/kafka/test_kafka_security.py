@@ -44,9 +44,41 @@ def writing(cluster, topic, login, guarantee):
     return env
 
 
-def test_a_job_reads_and_writes_exactly_once(secure_kafka, tmp_path):
-    """With a login of each kind."""
-    plain, scram = (secure_kafka.login(mechanism) for mechanism in ("PLAIN", "SCRAM-SHA-512"))
+SINK = """
+sinks:
+  results:
+    type: kafka
+    bootstrap_servers: ${SERVERS}
+    topic: ${RESULTS}
+    guarantee: exactly_once
+    properties:
+      security.protocol: SASL_SSL
+      ssl.ca.location: ${CERTIFICATE}
+      sasl.mechanism: SCRAM-SHA-512
+      sasl.username: ${KAFKA_USER}
+      sasl.password: "${KAFKA_PASSWORD}"
+"""
+
+
+def configured(directory, cluster, results, monkeypatch):
+    """Return a file that says where results go, to be read with variables of the environment."""
+    login = cluster.login()
+    variables = {
+        "SERVERS": cluster.secure_bootstrap,
+        "RESULTS": results,
+        "CERTIFICATE": login["ssl.ca.location"],
+        "KAFKA_USER": login["sasl.username"],
+        "KAFKA_PASSWORD": login["sasl.password"],
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    file = directory / "connectors.yaml"
+    file.write_text(SINK)
+    return file
+
+
+def test_a_job_reads_and_writes_exactly_once(secure_kafka, tmp_path, monkeypatch):
+    """With a login of each kind, one of them from a file."""
     servers = secure_kafka.secure_bootstrap
     topic, results = topic_with(secure_kafka, range(1000), 2), topic_with(secure_kafka)
     failures = ["once"]
@@ -57,12 +89,13 @@ def test_a_job_reads_and_writes_exactly_once(secure_kafka, tmp_path):
         return record.value
 
     env = LocalEnvironment(f"secure {results}", {"batch_size": 100})
-    env.enable_checkpointing(0.05, tmp_path)
+    env.load_connectors(configured(tmp_path, secure_kafka, results, monkeypatch))
+    env.enable_checkpointing(0.05, tmp_path / "checkpoints")
     env.set_restart_strategy("fixed-delay", max_attempts=3, restart_delay=0)
     records = env.from_kafka_source(
-        servers, topic, group(), "earliest", stop="latest", properties=plain
+        servers, topic, group(), "earliest", stop="latest", properties=secure_kafka.login("PLAIN")
     )
-    records.map(unlucky).to_kafka(servers, results, "exactly_once", properties=scram)
+    records.map(unlucky).to_config("results")
     env.execute(progress=False, timeout=PATIENCE)
     assert not failures
     assert sorted(map(int, values(secure_kafka.bootstrap, results))) == list(range(1000))

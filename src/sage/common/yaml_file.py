@@ -35,6 +35,9 @@ Scalar: TypeAlias = str | int | float | bool | None
 MAX_VALUES: Final = 100_000
 """How many values a file may have once its aliases are followed: a few lines can stand for billions."""
 
+UNREAD_KEYS: Final = "x-"
+"""How the keys begin that a file may have for itself: a place for what it refers to by `*name`."""
+
 _TAG: Final = "tag:yaml.org,2002:"
 _AS_TEXT: Final = frozenset({_TAG + "str", _TAG + "timestamp", _TAG + "value", _TAG + "merge"})
 _AS_VALUE: Final = frozenset({_TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null"})
@@ -122,15 +125,19 @@ class YamlNode:
             return QuietList([node.plain() for node in self.value], places)
         return self.value
 
-    def check_keys(self, known: Iterable[str]) -> None:
+    def check_keys(self, known: Iterable[str], free: str | None = None) -> None:
         """Demand that this mapping has no other keys.
+
+        Args:
+            known: The keys that it may have.
+            free: Keys that begin so are nobody's, and may be there.
 
         Raises:
             ConfigError: there is one; the message names the nearest known key.
         """
         names = sorted(known)
         for key, node in self.mapping().items():
-            if key not in names:
+            if key not in names and not (free and key.startswith(free)):
                 near = did_you_mean(key, names) or f" Known keys: {', '.join(names)}."
                 raise node.error(f"unknown key.{near}")
 

@@ -207,14 +207,15 @@ def quiet_properties(properties: Mapping[str, Any]) -> QuietDict:
             raise ConfigError(
                 f"properties of Kafka are written with dots: {name.replace('_', '.')!r}, not {name!r}"
             )
-    return QuietDict(properties, frozenset(filter(is_secret, properties)))
+    hidden = properties.hidden if isinstance(properties, QuietDict) else ()
+    return QuietDict(properties, frozenset(k for k in properties if is_secret(k) or k in hidden))
 
 
 def hide_secrets(text: str, properties: Mapping[str, Any]) -> str:
     """Return a text without the values of those properties that must not be shown."""
     for name, value in properties.items():
-        if is_secret(name) and isinstance(value, str) and value:
-            text = text.replace(value, HIDDEN.strip("'"))
+        if is_secret(name) and isinstance(value, str | int) and value:
+            text = text.replace(str(value), HIDDEN.strip("'"))
     return text
 
 

@@ -33,6 +33,7 @@ from sage.connector.kafka_source import KafkaSource
 from sage.connector.parquet_source import ParquetSource, row_converter
 from sage.connector.socket import SocketTextSource
 from sage.connector.user_function import BatchFunctionSource, GivesRecords, live_source
+from sage.core.api.configured_connectors import ConfiguredConnectors
 from sage.core.api.datastream import DataStream
 from sage.core.api.job_handle import JobHandle
 from sage.core.api.overrides import take_overrides
@@ -76,7 +77,7 @@ T = TypeVar("T")
 _SOURCE_ENTRIES = ("get_data_iterator",)
 
 
-class BaseEnvironment(ABC):
+class BaseEnvironment(ConfiguredConnectors, ABC):
     """Where a program begins: its sources, its settings, its pipeline.
 
     Args:
@@ -91,6 +92,7 @@ class BaseEnvironment(ABC):
     def __init__(
         self, name: str, config: Mapping[str, Any] | None = None, *, clock: Clock | None = None
     ) -> None:
+        super().__init__()
         _check_arguments(name, config)
         self.name = name
         self.env_uuid = new_uuid()

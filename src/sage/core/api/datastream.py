@@ -428,6 +428,16 @@ class DataStream(StreamBase, AsyncOperators[T], Joins, Generic[T]):
 
     sink_to_kafka = to_kafka
 
+    def to_config(self, name: str, **options: Any) -> Self:
+        """Write the records to the sink that a file calls `name`; see `env.load_connectors`.
+
+        Args:
+            name: What the file calls it; the operator is called so as well.
+            options: What the file does not say, such as `key=` or `uid=`.
+        """
+        sink, of_operator = self._host.configured_sink(name, options)
+        return self.sink(sink, **of_operator)
+
     def print(
         self, prefix: str = "", separator: str = " | ", colored: bool = True
     ) -> DataStream[T]:

@@ -10,6 +10,7 @@ from sage.common.config import ErrorPolicy
 from sage.common.errors import FunctionError, GraphError
 from sage.common.suggest import did_you_mean, shorten
 from sage.core.api.job_handle import JobHandle
+from sage.dataflow.function.sink import Sink
 from sage.dataflow.function.spec import OPERATOR_OPTIONS
 from sage.dataflow.graph.transformation import Input, Partitioning, Pipeline, Upstream
 from sage.dataflow.operator.base import Operator
@@ -55,6 +56,10 @@ class Host(Protocol):
 
     def submit_detached(self) -> JobHandle:
         """Start the pipeline as a job that ends with the process at the latest."""
+        ...
+
+    def configured_sink(self, name: str, given: Mapping[str, Any]) -> tuple[Sink[Any], Options]:
+        """Return the sink that a file calls `name`, and the options of its operator."""
         ...
 
 

@@ -25,7 +25,7 @@ import msgspec
 
 from sage.common.quiet import QuietDict
 from sage.common.settings import Settings, read_settings
-from sage.common.yaml_file import YamlNode, read_yaml
+from sage.common.yaml_file import UNREAD_KEYS, YamlNode, read_yaml
 from sage.kernel.runtime.service.service_class import resolve_class
 from sage.kernel.runtime.service.service_settings import (
     DiscoveryConfig,
@@ -108,7 +108,8 @@ def load_service_config(
         ('process', 2)
     """
     root = read_yaml(path, environ)
-    root.check_keys(["services", *_BLOCKS])
+    # The same file may say what is read and written.
+    root.check_keys(["services", "sources", "sinks", *_BLOCKS], free=UNREAD_KEYS)
     services = root.get("services")
     entries = {} if services is None else dict(services.mapping())
     blocks = {name: node for name in _BLOCKS if (node := root.get(name)) is not None}
