@@ -22,21 +22,14 @@ class GroupAdmin:
         group_id: The consumer group.
         timeout: For how many seconds to wait for each answer.
 
-    Raises:
-        ConfigError: a property is unknown, or two of them contradict each other.
-
     Attributes:
-        client: The client.
         failure: What its methods raise when the brokers do not answer, or refuse.
     """
 
     def __init__(self, settings: KafkaSettings, group_id: str, timeout: float) -> None:
-        from confluent_kafka.admin import AdminClient  # an extra  # noqa: PLC0415
-
         kafka = import_client()
-        # What it has to say about brokers that are away, the client that reads says as well.
-        properties = {**settings.client_properties(), "log_level": 0}
-        self.client = client_made(settings, lambda: AdminClient(properties))
+        self._settings = settings
+        self._client: Any = None
         self.failure: type[Exception] = kafka.KafkaException
         self._place, self._offsets = kafka.TopicPartition, kafka.ConsumerGroupTopicPartitions
         self._group = group_id
@@ -44,6 +37,28 @@ class GroupAdmin:
         uncommitted = settings.properties.get("isolation.level") == "read_uncommitted"
         levels = kafka.IsolationLevel
         self._level = levels.READ_UNCOMMITTED if uncommitted else levels.READ_COMMITTED
+
+    @property
+    def client(self) -> Any:
+        """The client, which connects by itself.
+
+        Raises:
+            ConfigError: a property is unknown, or two of them contradict each other.
+        """
+        if self._client is None:
+            from confluent_kafka.admin import AdminClient  # an extra  # noqa: PLC0415
+
+            # What it has to say about brokers that are away, the client that reads says as well.
+            properties = {**self._settings.client_properties(), "log_level": 0}
+            self._client = client_made(self._settings, lambda: AdminClient(properties))
+        return self._client
+
+    def renew(self) -> None:
+        """Use another client from now on.
+
+        One that has asked a broker that is gone keeps on asking it when others have taken over.
+        """
+        self._client = None
 
     def bounds(self, splits: Iterable[str], *, earliest: bool = False) -> dict[str, int]:
         """Return the end of each partition, for readers as the settings have it, or its start.
@@ -66,9 +81,13 @@ class GroupAdmin:
         for place, answer in answers.items():
             error = self._error_of(answer)
             if error is None:
-                found[split_name(place.topic, place.partition)] = answer.result().offset
+                # negative: there was no answer in time, and no error either
+                if (offset := answer.result().offset) >= 0:
+                    found[split_name(place.topic, place.partition)] = offset
             elif error.name() not in _WITHOUT_LEADER:
                 raise self.failure(error)
+        if len(found) < len(asked):
+            self.renew()
         return found
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:

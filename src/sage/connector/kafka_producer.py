@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from sage.common.suggest import shorten
@@ -18,12 +20,19 @@ from sage.kernel.runtime.task.expansion import TaskCancelled
 TURN_SECONDS: Final = 0.5
 """How long a call into the client lasts at most, so that a job that is cancelled does not wait."""
 
+STUCK_SECONDS: Final = 10.0
+"""After how long a call counts as one that never returns; a broker starts in less."""
+
 _DEFAULTS: Final = {
     "enable.idempotence": True,
     "partitioner": "murmur2_random",  # as Java clients do it, so that topics can be joined
     "retry.backoff.ms": 20,  # a transaction right behind another is told to try again
     "reconnect.backoff.ms": 50,  # the first connection waits for it too
 }
+
+
+class StuckClientError(Exception):
+    """A call into the client does not return, and never will while a broker is away."""
 
 
 class _Failures:
@@ -216,8 +225,22 @@ class KafkaProducer:
         self._client.begin_transaction()
 
     def send_offsets_to_transaction(self, offsets: Any, group: Any, seconds: float) -> None:
-        """Let a consumer group commit offsets with the transaction."""
-        self._client.send_offsets_to_transaction(offsets, group, seconds)
+        """Let a consumer group commit offsets with the transaction.
+
+        The client goes by no time-out here, and waits for the coordinator of the group even when that
+        broker is gone and another one has taken over.
+
+        Raises:
+            StuckClientError: it waits for longer than makes sense; this producer is of no use any more.
+            TaskCancelled: the job is being cancelled.
+        """
+        call = _Call(partial(self._client.send_offsets_to_transaction, offsets, group, seconds))
+        until = time.monotonic() + STUCK_SECONDS
+        while not call.done.wait(TURN_SECONDS):
+            self.check_not_cancelled()
+            if time.monotonic() > until:
+                raise StuckClientError
+        call.check()
 
     def commit_transaction(self, seconds: float) -> None:
         """Wait for the rows, and commit."""
@@ -265,6 +288,40 @@ class KafkaProducer:
             self._check_let_in()
             if time.monotonic() > until:
                 raise SinkError(f"{left} records have not reached Kafka in {self._timeout:g} s")
+
+
+class _Call:
+    """A call on a thread of its own, which can be left alone.
+
+    Args:
+        call: What is called.
+
+    Attributes:
+        done: Is set when the call has returned.
+    """
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.done = threading.Event()
+        self._call: Callable[[], Any] | None = call
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="sage-kafka-offsets", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            if self._call is not None:
+                self._call()
+        except Exception as error:  # noqa: BLE001 - raised by `check`
+            self._error = error.with_traceback(None)  # which would keep the client alive
+        finally:
+            self._call = None
+            self.done.set()
+
+    def check(self) -> None:
+        """Raise what the call has raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 def is_worth_another_try(error: Exception) -> bool:

@@ -126,11 +126,7 @@ class PartitionWatch:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look.
-
-        Raises:
-            ConfigError: the client cannot be made.
-        """
+        """Begin to look."""
         brokers = GroupAdmin(self._source.settings, self._source.group_id, self._timeout())
         name = f"sage-kafka-watch-{self._context.operator_name}"
         self._thread = threading.Thread(target=self._run, args=(brokers,), name=name, daemon=True)
@@ -175,6 +171,7 @@ class PartitionWatch:
             step(brokers)
         except brokers.failure as error:
             self._log.on_error(error.args[0])
+            brokers.renew()
         except SourceError as error:
             self._log.log(logging.WARNING, "%s", error)
 
@@ -188,6 +185,7 @@ class PartitionWatch:
                 brokers.commit(offsets)
             except brokers.failure as error:
                 self._log.on_commit(error.args[0])
+                brokers.renew()
 
     def _look_for_partitions(self, brokers: GroupAdmin) -> None:
         source, context = self._source, self._context

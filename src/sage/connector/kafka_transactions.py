@@ -21,7 +21,7 @@ from typing import Any, Final, TypedDict
 
 from sage.common.ids import new_uuid
 from sage.connector.kafka_client import create_consumer
-from sage.connector.kafka_producer import TURN_SECONDS, KafkaProducer
+from sage.connector.kafka_producer import TURN_SECONDS, KafkaProducer, StuckClientError
 from sage.connector.kafka_rows import Row
 from sage.connector.kafka_settings import KafkaSettings, import_client
 from sage.connector.row_buffer import RowBuffer, Spill, open_spill, read_rows, spilled
@@ -264,6 +264,10 @@ class TransactionalId:
         while True:
             try:
                 self._write(epoch, rows())
+            except StuckClientError:
+                self._replace(until)
+                if self.has_committed(epoch):
+                    return
             except self._producer.client_error as error:
                 if time.monotonic() > until:
                     why = self._producer.hide(error)
@@ -298,6 +302,23 @@ class TransactionalId:
         what = "abort a transaction"
         self._ask(producer, what, producer.abort_transaction)
         producer.forget_failure()
+
+    def _replace(self, until: float) -> None:
+        """Take the id again, with another producer: Kafka ends what the one before has begun.
+
+        Raises:
+            SinkError: the time is over, or the brokers do not answer.
+        """
+        if time.monotonic() > until:
+            raise SinkError(
+                f"cannot commit a transaction: Kafka has not answered for {self._timeout:g} s"
+            )
+        self._context.logger.warning(
+            "the client of Kafka waits for a broker that is gone; a new one goes on in its place"
+        )
+        self._producer.forget_failure()
+        self._producer.close()
+        self._producer = self._take()
 
     def _abandon(self) -> None:
         """Abort if it goes quickly; whoever takes the id next does it else."""
