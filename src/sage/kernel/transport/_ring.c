@@ -30,7 +30,7 @@
 
 #define STEPS(X) \
     X(PUT_ENTERED, "put:entered") X(GET_ENTERED, "get:entered") X(PUT_LOCKED, "put:locked") \
-    X(PUT_COPIED, "put:copied") X(PUT_WOKEN, "put:woken") X(PUT_PUBLISHED, "put:published") \
+    X(PUT_COPIED, "put:copied") X(PUT_PREPARED, "put:prepared") X(PUT_PUBLISHED, "put:published") \
     X(PUT_UNLOCKED, "put:unlocked") X(RESERVE_SLOT, "reserve:slot") \
     X(RESERVE_MARKED, "reserve:marked") X(RESERVE_PUBLISHED, "reserve:published") \
     X(RESERVE_HALF, "reserve:half copied") X(RESERVE_COPIED, "reserve:copied") \
@@ -123,6 +123,52 @@ static int sleep_on(_Atomic uint32_t *word, uint32_t value, uint64_t until)
     return rc == 0 ? 0 : errno;
 }
 
+/* Adds `delta` to `commits` and wakes all who sleep on it, in one step that no death divides. */
+static void commit_waking(struct ring_header *h, int operation, uint32_t operand)
+{
+    syscall(SYS_futex, &h->commits, FUTEX_WAKE_OP, INT32_MAX, NULL, &h->commits,
+            FUTEX_OP(operation, operand, FUTEX_OP_CMP_LT, 0));
+}
+
+/* Under put_mutex: moves `commits` on by `step`; who sleeps is woken by the same step. */
+static void commit(struct ring_header *h, uint32_t step)
+{
+    uint32_t value = atomic_load_explicit(&h->commits, memory_order_relaxed);
+    while (!(value & COMMITS_SLEEPERS))
+        if (atomic_compare_exchange_weak_explicit(&h->commits, &value, value + step,
+                                                  memory_order_release, memory_order_relaxed))
+            return;
+    commit_waking(h, FUTEX_OP_ADD, step - COMMITS_SLEEPERS);
+}
+
+/* Lets all consumers look again; those who are about to sleep do not. */
+static void stir_consumers(struct ring_header *h)
+{
+    commit_waking(h, FUTEX_OP_XOR, COMMITS_STIR);
+}
+
+static _Atomic uint64_t *tail_of(struct ring_header *h, uint32_t commits)
+{
+    return &h->tails[(commits & COMMITS_ONE) != 0];
+}
+
+static uint64_t tail_now(struct ring_header *h)
+{
+    uint32_t before = atomic_load_explicit(&h->commits, memory_order_acquire), after = before;
+    uint64_t tail;
+    do {
+        before = after;
+        tail = atomic_load_explicit(tail_of(h, before), memory_order_acquire);
+        after = atomic_load_explicit(&h->commits, memory_order_acquire);
+    } while (before / COMMITS_ONE != after / COMMITS_ONE);
+    return tail;
+}
+
+static int is_shut(struct ring_header *h)
+{
+    return (atomic_load_explicit(&h->commits, memory_order_acquire) & COMMITS_SHUT) != 0;
+}
+
 struct frame {
     _Atomic uint64_t state;
     uint64_t length;
@@ -178,7 +224,7 @@ static int recovered(struct ring *ring, pthread_mutex_t *mutex)
         return RING_CORRUPT;
     STEP(RECOVERING);
     atomic_fetch_add(&h->recoveries, 1);
-    wake_all(&h->data_word);
+    stir_consumers(h);
     wake_all(&h->space_word);
     return RING_OK;
 }
@@ -312,16 +358,15 @@ static int wait_for_copier(struct ring *ring, uint64_t position, uint64_t state,
     return RING_OK;
 }
 
-/* ---- publishing: wake first, store last, under the lock -------------------------------------- */
+/* ---- publishing: under the lock, nothing visible before all are woken ------------------------ */
 
 static void publish_tail(struct ring_header *h, uint64_t tail)
 {
-    if (h->data_wanted) {
-        h->data_wanted = 0;
-        wake_all(&h->data_word);
-        STEP(PUT_WOKEN);
-    }
-    atomic_store_explicit(&h->tail, tail, memory_order_release);
+    uint32_t next = atomic_load_explicit(&h->commits, memory_order_relaxed) + COMMITS_ONE;
+    /* Released, so that who sees it early sees the commit before it too, and looks again. */
+    atomic_store_explicit(tail_of(h, next), tail, memory_order_release);
+    STEP(PUT_PREPARED);
+    commit(h, COMMITS_ONE);
     STEP(PUT_PUBLISHED);
 }
 
@@ -345,7 +390,7 @@ static void publish_head(struct ring_header *h, uint64_t head)
 static void sweep(struct ring *ring)
 {
     struct ring_header *h = ring->header;
-    uint64_t tail = atomic_load_explicit(&h->tail, memory_order_acquire);
+    uint64_t tail = tail_now(h);
     uint64_t head = atomic_load_explicit(&h->head, memory_order_relaxed), position = head;
     while (position < tail) {
         struct frame *frame = frame_at(ring, position);
@@ -411,17 +456,23 @@ static void spin_preempted(struct ring_spin *spin, uint64_t now)
     spin->truce_until = now + spin->truce_ns;
 }
 
-/* Returns 1 when *counter moved away from `seen`. */
+static uint64_t head_now(struct ring_header *h)
+{
+    return atomic_load_explicit(&h->head, memory_order_acquire);
+}
+
+/* Returns 1 when what `look` returns is no longer `seen`. */
 static int spin_until_moved(struct ring *ring, struct ring_spin *spin,
-                            const _Atomic uint64_t *counter, uint64_t seen, uint64_t deadline)
+                            uint64_t (*look)(struct ring_header *), uint64_t seen,
+                            uint64_t deadline)
 {
     if (!ring->may_spin || deadline == 0)
-        return atomic_load_explicit(counter, memory_order_acquire) != seen;
+        return look(ring->header) != seen;
     uint64_t start = ring_now(), now = start;
     uint64_t length = spin_length(spin, now), until = earlier(deadline, start + length);
     do {
         for (int i = 0; i < 8; i++) {
-            if (atomic_load_explicit(counter, memory_order_acquire) != seen) {
+            if (look(ring->header) != seen) {
                 if (length > GLANCE_NS)
                     spin_paid(spin, now - start);
                 return 1;
@@ -475,7 +526,7 @@ static int put_small(struct ring *ring, const struct ring_message *messages, siz
                      size_t *done, int any_size)
 {
     struct ring_header *h = ring->header;
-    uint64_t tail = atomic_load_explicit(&h->tail, memory_order_relaxed), start = tail;
+    uint64_t tail = tail_now(h), start = tail;
     size_t n = 0;
     while (n < count && (tail == start || tail - start < RING_BATCH)) {
         const struct ring_message *message = &messages[n];
@@ -500,7 +551,7 @@ static int put_small(struct ring *ring, const struct ring_message *messages, siz
 static int put_large(struct ring *ring, const struct ring_message *message, size_t *done)
 {
     struct ring_header *h = ring->header;
-    uint64_t tail = atomic_load_explicit(&h->tail, memory_order_relaxed);
+    uint64_t tail = tail_now(h);
     uint64_t need = ring_footprint(message->length);
     uint32_t generation;
     int slot = -1;
@@ -532,7 +583,7 @@ static int put_once(struct ring *ring, const struct ring_message *messages, size
     if (result != RING_OK)
         return result;
     STEP(PUT_LOCKED);
-    if (atomic_load_explicit(&h->is_shut, memory_order_relaxed)) {
+    if (is_shut(h)) {
         unlock(&h->put_mutex);
         return RING_CLOSED;
     }
@@ -563,9 +614,9 @@ static int wait_space(struct ring *ring, uint64_t need, const struct ring_wait *
     uint32_t value = 0;
     int slept = 0;
     uint64_t seen = atomic_load_explicit(&h->head, memory_order_acquire);
-    uint64_t tail = atomic_load_explicit(&h->tail, memory_order_acquire);
+    uint64_t tail = tail_now(h);
     if (tail + need - seen <= ring->capacity ||
-        spin_until_moved(ring, &ring->put_spin, &h->head, seen, wait->deadline))
+        spin_until_moved(ring, &ring->put_spin, head_now, seen, wait->deadline))
         return RING_OK;
     for (;;) {
         int result = lock(ring, &h->get_mutex, wait);
@@ -573,11 +624,11 @@ static int wait_space(struct ring *ring, uint64_t need, const struct ring_wait *
             return result;
         sweep(ring);
         seen = atomic_load_explicit(&h->head, memory_order_relaxed);
-        tail = atomic_load_explicit(&h->tail, memory_order_acquire);
+        tail = tail_now(h);
         int roomy = tail + need - seen <= ring->capacity;
         if (roomy)
             check_belt(h, slept, value, &h->space_word);
-        else if (atomic_load_explicit(&h->is_shut, memory_order_relaxed))
+        else if (is_shut(h))
             result = RING_CLOSED;
         else if (ring_now() >= wait->deadline)
             result = RING_FULL;
@@ -631,7 +682,7 @@ static enum look look_at(struct ring *ring, uint64_t position, uint64_t *state)
 {
     struct ring_header *h = ring->header;
     if (position >= h->tail_seen) {
-        h->tail_seen = atomic_load_explicit(&h->tail, memory_order_acquire);
+        h->tail_seen = tail_now(h);
         if (position >= h->tail_seen)
             return LOOK_END;
     }
@@ -724,6 +775,7 @@ static int take(struct ring *ring, struct ring_batch *batch, const struct ring_w
         copy_out(ring, start, batch->bytes, end - start);
         STEP(GET_COPIED);
         consume(ring, start, end);
+        batch->was_last = end == h->tail_seen;
     } else if (start != atomic_load_explicit(&h->head, memory_order_relaxed)) {
         sweep(ring); /* frames of the dead may have been skipped */
     }
@@ -732,49 +784,39 @@ static int take(struct ring *ring, struct ring_batch *batch, const struct ring_w
     return result;
 }
 
-/* Whether consumers have nothing more to hope for.  The order of the loads matters: no tail is
- * published after is_shut. */
+/* Whether consumers have nothing more to hope for.  The order of the looks matters: nothing is
+ * published after the end. */
 static int is_over(struct ring_header *h, uint64_t tail_seen)
 {
-    return atomic_load(&h->is_shut) && atomic_load(&h->tail) == tail_seen;
+    return is_shut(h) && tail_now(h) == tail_seen;
 }
 
 /* Returns RING_OK when tail has moved on from `seen`. */
 static int wait_data(struct ring *ring, uint64_t seen, const struct ring_wait *wait)
 {
     struct ring_header *h = ring->header;
-    uint32_t value = 0;
     int slept = 0;
     if (is_over(h, seen))
         return RING_CLOSED;
     if (wait->deadline == 0)
         return RING_EMPTY;
-    if (spin_until_moved(ring, &ring->get_spin, &h->tail, seen, wait->deadline))
+    if (spin_until_moved(ring, &ring->get_spin, tail_now, seen, wait->deadline))
         return RING_OK;
     for (;;) {
-        int result = lock(ring, &h->put_mutex, wait);
-        if (result != RING_OK)
-            return result;
-        if (atomic_load_explicit(&h->tail, memory_order_relaxed) != seen) {
-            check_belt(h, slept, value, &h->data_word);
-            unlock(&h->put_mutex);
+        uint32_t value = atomic_fetch_or(&h->commits, COMMITS_SLEEPERS) | COMMITS_SLEEPERS;
+        STEP(WAIT_DATA);
+        if (tail_now(h) != seen) {
+            atomic_fetch_add(&h->missed_wakes, slept == ETIMEDOUT);
             return RING_OK;
         }
-        if (atomic_load_explicit(&h->is_shut, memory_order_relaxed))
-            result = RING_CLOSED;
-        else if (ring_now() >= wait->deadline)
-            result = RING_EMPTY;
-        if (result != RING_OK) {
-            unlock(&h->put_mutex);
-            return result;
-        }
-        h->data_wanted = 1;
-        value = atomic_load(&h->data_word);
-        STEP(WAIT_DATA);
-        unlock(&h->put_mutex);
+        if (value & COMMITS_SHUT)
+            return RING_CLOSED;
+        uint64_t now = ring_now();
+        if (now >= wait->deadline)
+            return RING_EMPTY;
         if (atomic_load(&ring->closing))
             return RING_INTERRUPTED;
-        slept = sleep_on(&h->data_word, value, earlier(wait->deadline, ring_now() + RECHECK_NS));
+        slept = sleep_on(&h->commits, value, earlier(wait->deadline, now + RECHECK_NS));
         if (slept == EINTR)
             return RING_INTERRUPTED;
     }
@@ -862,11 +904,10 @@ int ring_shutdown(struct ring *ring, const struct ring_wait *wait)
         return result;
     result = lock(ring, &h->get_mutex, wait);
     if (result == RING_OK) {
-        h->data_wanted = 0;
-        wake_all(&h->data_word);
         wake_producers(h);
         STEP(SHUT_WOKEN);
-        atomic_store(&h->is_shut, 1);
+        if (!is_shut(h))
+            commit(h, COMMITS_SHUT);
         STEP(SHUT_PUBLISHED);
         unlock(&h->get_mutex);
     }
@@ -898,16 +939,21 @@ int ring_count(struct ring *ring, uint64_t *count, const struct ring_wait *wait)
 int ring_is_empty(const struct ring *ring)
 {
     /* A stale scan can only make the queue look fuller, for one who does not take the lock. */
-    const struct ring_header *h = ring->header;
-    uint64_t tail = atomic_load_explicit(&h->tail, memory_order_acquire);
+    struct ring_header *h = ring->header;
+    uint64_t tail = tail_now(h);
     return atomic_load_explicit(&h->head, memory_order_acquire) == tail || h->scan == tail;
+}
+
+uint64_t ring_tail(const struct ring *ring)
+{
+    return tail_now(ring->header);
 }
 
 uint64_t ring_free_bytes(const struct ring *ring)
 {
-    const struct ring_header *h = ring->header;
+    struct ring_header *h = ring->header;
     uint64_t head = atomic_load_explicit(&h->head, memory_order_acquire);
-    uint64_t used = atomic_load_explicit(&h->tail, memory_order_acquire) - head;
+    uint64_t used = tail_now(h) - head;
     return used < ring->capacity ? ring->capacity - used : 0; /* head may be old by now */
 }
 
@@ -916,6 +962,6 @@ uint64_t ring_free_bytes(const struct ring *ring)
 void ring_abandon_waits(struct ring *ring)
 {
     atomic_store(&ring->closing, 1);
-    wake_all(&ring->header->data_word);
+    stir_consumers(ring->header);
     wake_all(&ring->header->space_word);
 }

@@ -10,20 +10,30 @@
  * `scan` are lower bounds) or a request to be woken.
  *
  * LOCKS.  Producers take `put_mutex`, consumers `get_mutex`; both are robust and process-shared.
- *   put:   lock put; write the frames past tail; wake; store tail (release, THE commit); unlock.
- *   get:   lock get; copy the frames at head;    wake; store head (release, THE commit); unlock.
- * A death before the commit store leaves nothing to repair, one after it nothing to undo.  The
- * next to lock gets EOWNERDEAD, marks the mutex consistent and wakes everybody on both sides.
+ *   put:   lock put; write the frames past tail; move `commits` on (THE commit); unlock.
+ *   get:   lock get; copy the frames at head; wake; store head (release, THE commit); unlock.
+ * A death before the commit leaves nothing to repair, one after it nothing to undo.  The next to
+ * lock gets EOWNERDEAD, marks the mutex consistent and wakes everybody on both sides.
  *
- * SLEEPING.  Whoever wants to sleep registers under the lock of the side it waits FOR: a consumer
- * under `put_mutex` (tail cannot move meanwhile), a producer under `get_mutex`.  It leaves a
- * request there, notes the futex word, unlocks, sleeps on the word.  The other side, holding that
- * same lock, first clears the request, bumps the word and wakes, and only then publishes.  So:
+ * TAIL.  There are two, and a bit of `commits` says which one holds: a producer writes the other
+ * one and moves `commits` on.  That word also says whether consumers sleep, so that publishing is
+ * one step, whether somebody has to be woken for it or not:
+ *   nobody sleeps -> compare-and-swap of `commits`, which fails if somebody has just gone to sleep;
+ *   somebody does -> FUTEX_WAKE_OP, in which the kernel moves `commits` on and wakes those who
+ *                    sleep on it; no death comes between the two.
+ * Whoever reads a tail looks at `commits` again afterwards: the pair may have changed over.
+ *
+ * SLEEPING.  A consumer sets COMMITS_SLEEPERS, which needs no lock, looks once more, and sleeps
+ * on `commits` as it found it.  It is awake before the producer has let go of `put_mutex`, and
+ * does not need it: where both share a CPU, that would cost two more switches.
+ * A producer that waits for room registers under `get_mutex`: it leaves a request there, notes the
+ * futex word, unlocks, sleeps on the word.  A consumer, holding that same lock, first clears the
+ * request, bumps the word and wakes, and only then publishes.  So:
  *   killed before the wake    -> nothing was published, sleeping on is right;
  *   killed after the wake     -> the woken are blocked on the mutex or past it; they look again;
  *   killed after the publish  -> the wake has already happened.
- * There is no instant at which something is published and a sleeper has not been woken.  All
- * sleepers are woken, never one: the one might be killed before it acts.
+ * On both sides there is no instant at which something is published and a sleeper has not been
+ * woken.  All sleepers are woken, never one: the one might be killed before it acts.
  * (A sleep also ends after RECHECK_NS.  That is a belt: `missed_wakes` counts each time it was
  * needed, and the tests demand zero.)
  *
@@ -55,7 +65,7 @@
 #include <stdint.h>
 
 #define RING_MAGIC UINT64_C(0x3130514547415300) /* "\0SAGEQ01" read as bytes */
-#define RING_VERSION 1u
+#define RING_VERSION 2u
 #define RING_SLOTS 32u
 #define RING_LINE 128 /* adjacent cache lines are fetched in pairs */
 #define RING_LARGE (32u * 1024)      /* bytes: longer frames are copied outside the lock */
@@ -76,6 +86,14 @@ enum ring_result {
     RING_CORRUPT
 };
 
+/* The word that publishes: flags, and above them the number of commits. */
+enum commits {
+    COMMITS_SLEEPERS = 1, /* consumers sleep; cleared by those only who wake them */
+    COMMITS_SHUT = 2,     /* for good */
+    COMMITS_STIR = 4,     /* changes when all are to look again though nothing is published */
+    COMMITS_ONE = 8       /* as a bit, also: which of the two tails holds */
+};
+
 struct ring_slot {
     alignas(RING_LINE) pthread_mutex_t mutex;
     _Atomic uint32_t generation;
@@ -91,16 +109,14 @@ struct ring_header {
     uint64_t boot_id[2];    /* nor do they after a reboot */
     uint64_t identity;      /* tells this queue from a later one of the same name */
 
-    alignas(RING_LINE) _Atomic uint32_t is_shut;
-    _Atomic uint64_t recoveries;   /* locks inherited from the dead */
+    alignas(RING_LINE) _Atomic uint64_t recoveries; /* locks inherited from the dead */
     _Atomic uint64_t missed_wakes; /* must stay 0 */
     _Atomic uint64_t orphans;      /* large frames whose copier died */
 
     alignas(RING_LINE) pthread_mutex_t put_mutex;
     uint64_t head_seen;
-    uint32_t data_wanted; /* consumers sleep */
-    _Atomic uint32_t data_word;
-    alignas(RING_LINE) _Atomic uint64_t tail;
+    alignas(RING_LINE) _Atomic uint32_t commits; /* enum commits */
+    _Atomic uint64_t tails[2];
 
     alignas(RING_LINE) pthread_mutex_t get_mutex;
     uint64_t tail_seen;
@@ -152,6 +168,7 @@ struct ring_batch {
     uint8_t *bytes; /* RING_BATCH of them */
     size_t limit;   /* frames wanted */
     size_t count;
+    int was_last; /* nothing more was there when these were taken */
     uint64_t large_position, large_length; /* after RING_LARGE_FRAME */
     uint64_t position, state;              /* of the frame that was RING_PENDING */
     uint64_t tail_seen;                    /* after RING_EMPTY */
@@ -174,6 +191,7 @@ int ring_claim(struct ring *, const struct ring_batch *, uint8_t *into, const st
 int ring_shutdown(struct ring *, const struct ring_wait *);
 int ring_count(struct ring *, uint64_t *count, const struct ring_wait *);
 int ring_is_empty(const struct ring *);
+uint64_t ring_tail(const struct ring *);
 uint64_t ring_free_bytes(const struct ring *);
 
 /* Tests make a process signal itself at the n-th passage of a named step. */

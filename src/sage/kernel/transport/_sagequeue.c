@@ -478,8 +478,19 @@ static int append(PyObject *list, PyObject *message)
     return rc;
 }
 
+/* Frames that can be had at once. */
+static int more_frames(Queue *self, struct ring_batch *batch, PyObject **large,
+                       const struct ring_wait *wait)
+{
+    *large = NULL;
+    int result = ring_try_get(&self->ring, batch);
+    if (result == RING_LARGE_FRAME)
+        *large = claim(self, batch, wait, &result);
+    return result;
+}
+
 /* Collects what is there, after waiting for the first. */
-static int collect(Queue *self, PyObject *list, Py_ssize_t most, struct ring_wait *wait)
+static int collect(Queue *self, PyObject *list, Py_ssize_t most, const struct ring_wait *wait)
 {
     struct ring_batch batch = {.limit = 0};
     Py_ssize_t got = 0;
@@ -489,7 +500,8 @@ static int collect(Queue *self, PyObject *list, Py_ssize_t most, struct ring_wai
     while (result == RING_OK && got < most) {
         PyObject *large;
         batch.limit = (size_t)(most - got);
-        result = next_frames(self, &batch, &large, wait);
+        result = got == 0 ? next_frames(self, &batch, &large, wait)
+                          : more_frames(self, &batch, &large, wait);
         if (result == RING_OK && large != NULL) {
             result = append(list, large);
             got++;
@@ -498,8 +510,9 @@ static int collect(Queue *self, PyObject *list, Py_ssize_t most, struct ring_wai
             for (size_t i = 0; result == RING_OK && i < batch.count; i++)
                 result = append(list, frame_bytes(&cursor));
             got += (Py_ssize_t)batch.count;
+            if (batch.was_last)
+                break;
         }
-        wait->deadline = 0; /* only the first is worth waiting for */
     }
     return_scratch(self, &batch);
     return result > 0 && got > 0 ? RING_OK : result;
@@ -603,15 +616,16 @@ static PyObject *queue_statistics(Queue *self, PyObject *Py_UNUSED(ignored))
     if (enter(self) != 0)
         return NULL;
     struct ring_header *h = self->ring.header;
-    unsigned long long head = atomic_load(&h->head), tail = atomic_load(&h->tail);
+    unsigned long long head = atomic_load(&h->head), tail = ring_tail(&self->ring);
+    uint32_t commits = atomic_load(&h->commits);
     PyObject *answer = Py_BuildValue(
         "{sK sK sK sK sK sK sO sO sO}", "head", head, "tail", tail, "used_bytes",
         tail > head ? tail - head : 0ULL, "recoveries",
         (unsigned long long)atomic_load(&h->recoveries), "missed_wakes",
         (unsigned long long)atomic_load(&h->missed_wakes), "orphans",
         (unsigned long long)atomic_load(&h->orphans), "is_shut_down",
-        atomic_load(&h->is_shut) ? Py_True : Py_False, "consumers_sleep",
-        h->data_wanted ? Py_True : Py_False, "producers_sleep",
+        commits & COMMITS_SHUT ? Py_True : Py_False, "consumers_sleep",
+        commits & COMMITS_SLEEPERS ? Py_True : Py_False, "producers_sleep",
         h->space_wanted != UINT64_MAX ? Py_True : Py_False);
     leave(self);
     return answer;
