@@ -17,6 +17,7 @@ from benchmarks import (
     parallel,
     service_calls,
     service_peers,
+    service_steps,
     startup,
     throughput,
     windows,
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "kafka_word_count": kafka_word_count.kafka_word_count,
     "service_calls": service_calls.service_calls,
     "service_peers": service_peers.service_peers,
+    "service_steps": service_steps.service_steps,
 }
 
 

@@ -11,7 +11,7 @@ from sage.dataflow.function.context import RuntimeContext, ServiceCaller
 
 
 class ServiceProxies:
-    """`proxies["name"]` gives a fresh proxy of a service; threads need not share one.
+    """`proxies["name"]` gives the proxy of a service, which threads may share.
 
     Args:
         get_proxy: Returns the proxy of a service.

@@ -161,19 +161,15 @@ class CallPath:
         """
         now = _monotonic()
         calls = self._methods.get(method) or self._calls(method)
-        plan = calls.plan if options is None else calls.plan.override(options)
+        plan = calls.plan if options is None else calls.plan_with(options)
         timeout = plan.timeout
         deadline = inf if timeout is None else now + timeout
         above = CURRENT_REQUEST.get()
-        chain: tuple[str, ...] = ()
-        trace: dict[str, str] | None = None
+        request = ServiceRequest(next(self._numbers), self.name, method, args, kwargs, "", deadline)
         if above is not None:
-            deadline, chain = self._below(above, deadline, now)
-            trace = context_below(above)
-        request = ServiceRequest(
-            next(self._numbers), self.name, method, args, kwargs, "", deadline, 1, trace, chain
-        )
-        if self._guarded or (options is not None and not _is_plain(plan)):
+            request.deadline, request.caller_chain = self._below(above, deadline, now)
+            request.trace_context = context_below(above)
+        if self._guarded or (plan is not calls.plan and not _is_plain(plan)):
             guarded = GuardedCall(self.guards, self.channel, calls, plan, request)
             return guarded.start(now)
         return self._send(ServiceFuture(request, self._waiter, now, calls), calls)
@@ -254,7 +250,7 @@ _MAX_METHODS = 500
 class _PlainCalls:
     """Implements `Calls` for those calls of a method that are sent once. Also knows its plan."""
 
-    __slots__ = ("_path", "_record", "begin", "plan", "recorder")
+    __slots__ = ("_path", "_planned", "_record", "begin", "plan", "recorder")
 
     def __init__(self, path: CallPath, plan: CallPlan, recorder: MethodRecorder) -> None:
         self._path = path
@@ -262,12 +258,23 @@ class _PlainCalls:
         self._record = recorder.record
         self.plan = plan
         self.recorder = recorder
+        self._planned: tuple[CallOptions | None, CallPlan] = (None, plan)
+
+    def plan_with(self, options: CallOptions) -> CallPlan:
+        """Return what is said about a call with `options`, which most often are those of the last."""
+        given, plan = self._planned
+        if given is not options:
+            plan = self.plan.override(options)
+            self._planned = (options, plan)
+        return plan
 
     def ended(self, future: ServiceFuture, response: ServiceResponse) -> ServiceResponse:
         """Count the call."""
         now = _monotonic()
-        error = None if response.success else error_name(response)
-        self._record(now - future.started, now, error)
+        if response.success:
+            self._record(now - future.started, now)
+        else:
+            self._record(now - future.started, now, error_name(response))
         return response
 
     def open_stream(self, future: ServiceFuture, token: StreamToken) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sage.common.log import get_logger
 
@@ -19,17 +19,27 @@ if TYPE_CHECKING:
 Callback = Callable[["ServiceFuture"], object]
 
 
-class _Reading(threading.local):
-    postponed: list[tuple[ServiceFuture, list[Callback]]] | None = None
+Postponed = list[tuple["ServiceFuture", list[Callback]]]
 
 
-_reading = _Reading()
+class Reading(threading.local):
+    """What a thread that reads answers has yet to call back; None for all other threads.
+
+    Attributes:
+        postponed: Set by the thread itself, with an empty list, as long as it reads; what is in it
+            afterwards goes to `run_postponed`.
+    """
+
+    postponed: Postponed | None = None
+
+
+READING: Final = Reading()
 
 
 def run_callbacks(future: ServiceFuture, callbacks: list[Callback]) -> None:
     """Call all of `callbacks` that have not been called yet, now or when this thread has read."""
-    if _reading.postponed is not None:
-        _reading.postponed.append((future, callbacks))
+    if READING.postponed is not None:
+        READING.postponed.append((future, callbacks))
         return
     while callbacks:
         try:
@@ -43,15 +53,7 @@ def run_callbacks(future: ServiceFuture, callbacks: list[Callback]) -> None:
             get_logger("service", name).exception("a callback of a call to %r failed", name)
 
 
-def postpone_callbacks() -> list[tuple[ServiceFuture, list[Callback]]]:
-    """Let this thread collect callbacks from now on; returns where."""
-    if _reading.postponed is None:
-        _reading.postponed = []
-    return _reading.postponed
-
-
-def run_postponed() -> None:
-    """Call what this thread has collected, and collect no more."""
-    postponed, _reading.postponed = _reading.postponed, None
-    for future, callbacks in postponed or ():
+def run_postponed(postponed: Postponed) -> None:
+    """Call what a thread has collected, which reads no more."""
+    for future, callbacks in postponed:
         run_callbacks(future, callbacks)

@@ -25,8 +25,8 @@ from sage.kernel.runtime.service.response_lane import Place, ResponseLane
 from sage.kernel.runtime.service.service_address import ServiceAddress, lane_name
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
 from sage.kernel.runtime.service.service_message import (
-    Kind,
-    pack_header,
+    PackedAddresses,
+    pack_cancel,
     pack_request,
 )
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
@@ -106,6 +106,8 @@ class ProcessChannel:
         self._lane_name = side.lane_name
         self._names = [address.requests(replica) for replica in range(address.replicas)]
         self._handles = side.handles
+        self._touch = side.handles.touch
+        self._addresses = PackedAddresses(side.lane_name, address.name)
 
     @property
     def waiter(self) -> Waiter:
@@ -123,44 +125,49 @@ class ProcessChannel:
         request = future.request
         request.response_queue_name = self._lane_name
         try:
-            frame = pack_request(request)
+            frame = pack_request(request, self._addresses[request.method_name])
         except Exception as error:
             raise self._unsendable(future, error) from error
         if future.admit is not None:
             future.admit(len(frame))
         try:
-            replica = self._expect(future)
-            self._deliver(self._names[replica], frame, future)
+            name = self._names[self._expect(future)]
+            self._touch(name)
+            try:
+                self._handles[name].put_nowait(frame)
+            except (queue.Full, QueueHandleClosedError):
+                self._deliver(name, frame, future)
         except (queue.Full, QueueError) as error:
             self._lane.forget(future, cancel=False)
             raise self._refused(error) from error
 
     def _expect(self, future: ServiceFuture) -> int:
         """Choose a replica, and let the lane expect its answer."""
-        self._lane.catch_up()
+        lane, up = self._lane, self._up
+        lane.catch_up()
         while True:
             replica = future.replica
             if replica is None:
-                replica = 0 if self._alone and self._up[0] else self._choose(future.avoid)
-            self._lane.expect(future, self._places[replica])
+                replica = 0 if self._alone and up[0] else self._choose(future.avoid)
+            lane.expect(future, self._places[replica])
             # Those who tell of a death first say that it is down, then fail what is expected.
-            if self._up[replica]:
+            if up[replica]:
                 future.replica = replica
                 return replica
-            self._lane.forget(future, cancel=False)
+            lane.forget(future, cancel=False)
             if future.replica is not None:
                 raise self._down()
 
     def _deliver(self, name: str, frame: bytes, future: ServiceFuture) -> None:
-        self._handles.touch(name)
-        requests = self._handles[name]
-        try:
-            requests.put(frame, False)
-        except queue.Full:
-            self._put(name, frame, future)
-        except QueueHandleClosedError:  # just now, as nobody had used it
-            self._handles.drop(name)
-            self._deliver(name, frame, future)
+        """Put a request into a queue that is full, or has just been closed as nobody used it."""
+        while True:
+            try:
+                self._put(name, frame, future)
+            except QueueHandleClosedError:
+                self._handles.drop(name)
+                self._touch(name)
+            else:
+                return
 
     def _put(self, name: str, frame: bytes, future: ServiceFuture) -> None:
         """Wait for room, and take in answers meanwhile.
@@ -204,8 +211,7 @@ class ProcessChannel:
 
     def cancel(self, future: ServiceFuture, replica: int) -> None:
         """Tell a replica that nobody waits for a request any more; best effort."""
-        lane = self._side.lane_name.encode()
-        frame = pack_header(Kind.CANCEL, future.request.request_id) + bytes((len(lane),)) + lane
+        frame = pack_cancel(self._lane_name, future.request.request_id)
         try:
             self._handles[self.address.control(replica)].put_nowait(frame)
         except (queue.Full, QueueError):

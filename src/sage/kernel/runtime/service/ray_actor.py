@@ -26,12 +26,13 @@ from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
 from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.service_factory import ServiceFactory
 from sage.kernel.runtime.service.service_message import (
+    HEADER_BYTES,
     ServiceResponse,
     failure,
     pack_response,
-    read_answer_header,
-    read_lane,
+    read_address,
     read_request,
+    read_request_head,
 )
 
 CONTROL: Final = "control"
@@ -235,7 +236,10 @@ class RayReplica:
 
     def _handle(self, waiting: _Waiting) -> None:
         frame = waiting.frame
-        number, lane = read_answer_header(frame)[1], read_lane(frame)
+        size, number, _ = read_request_head(frame)
+        start = HEADER_BYTES + size
+        address = read_address(frame[HEADER_BYTES:start])
+        lane = address[0]
         given_up = self._cancelled and (lane, number) in self._cancelled
         if given_up or waiting.deadline <= time.monotonic():
             self._cancelled.pop((lane, number), None)
@@ -248,7 +252,7 @@ class RayReplica:
             waiting.respond(pack_response(response))
 
         try:
-            request = read_request(number, waiting.deadline, lane, frame)
+            request = read_request(number, waiting.deadline, address, frame, start)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = TypeError(f"the arguments cannot be read: {type(error).__name__}: {error}")
             respond(failure(number, told))

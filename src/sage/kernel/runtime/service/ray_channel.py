@@ -29,7 +29,12 @@ from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replic
 from sage.kernel.runtime.service.ray_actor import CONTROL, RayAddress
 from sage.kernel.runtime.service.response_lane import Place, ResponseLane
 from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import failure, pack_request, pack_response
+from sage.kernel.runtime.service.service_message import (
+    PackedAddresses,
+    failure,
+    pack_request,
+    pack_response,
+)
 from sage.kernel.transport.in_process import InProcessQueue
 from sage.kernel.transport.ray_runtime import RayLease, import_ray
 
@@ -94,6 +99,7 @@ class RayChannel:
         self._side = side
         self._actors: list[Any] = [None] * address.replicas
         self._up = [True] * address.replicas
+        self._addresses = PackedAddresses(side.lane_name, address.name)
         self._rooms = [_Room(address.queue_bytes) for _ in range(address.replicas)]
 
     @property
@@ -121,7 +127,7 @@ class RayChannel:
         request = future.request
         request.response_queue_name = self._side.lane_name
         try:
-            frame = pack_request(request)
+            frame = pack_request(request, self._addresses[request.method_name])
         except Exception as error:
             name = f"{request.service_name}.{request.method_name}"
             raise TypeError(f"the arguments of {name} cannot be sent to Ray: {error}") from error

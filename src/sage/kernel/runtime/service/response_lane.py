@@ -17,13 +17,13 @@ from typing import Final
 
 from sage.common.clock import Doorbell
 from sage.common.errors import QueueError, ServiceUnavailableError
-from sage.kernel.runtime.service.callbacks import postpone_callbacks, run_postponed
+from sage.kernel.runtime.service.callbacks import READING, Postponed, run_postponed
 from sage.kernel.runtime.service.service_future import ServiceFuture
 from sage.kernel.runtime.service.service_message import (
     Header,
     Kind,
     failure,
-    read_answer_header,
+    read_answer_head,
     read_header,
     read_response,
 )
@@ -55,6 +55,7 @@ class ResponseLane:
         cancel: Callable[[ServiceFuture, Place], None],
     ) -> None:
         self._queue = messages
+        self._get_many, self._is_empty = messages.get_many, messages.empty
         self._on_change = on_change
         self._cancel = cancel
         self._pending: dict[int, tuple[ServiceFuture, Place]] = {}
@@ -76,7 +77,7 @@ class ResponseLane:
 
         Otherwise the first call afterwards would take an earlier death for one during the call.
         """
-        if not self._pending and not self._queue.empty():
+        if not self._pending and not self._is_empty():
             self.poll()
 
     def in_flight(self, place: Place) -> int:
@@ -87,21 +88,48 @@ class ResponseLane:
 
     def wait(self, future: ServiceFuture, until: float) -> None:
         """Lead or follow until `future` is done or `until` has come."""
-        while future.response is None and self._leader.acquire(False):
+        lead = self._leader.acquire
+        while future.response is None and lead(False):
             if self._read_as_leader(future, until):
                 return
         if future.response is None:
             self._follow(future, until)
 
     def _read_as_leader(self, future: ServiceFuture, until: float) -> bool:
-        """Read until `future` is done or `until` has come; false if it is left off for callbacks."""
+        """Read until `future` is done or `until` has come; this is what a call spends its time in.
+
+        False if somebody is to be called back first: that is done without the lead.
+        """
+        postponed: Postponed = []
+        READING.postponed = postponed
         try:
-            return self._lead(future, until)
+            while future.response is None:
+                left = until - _monotonic()
+                if left <= 0:
+                    return True
+                try:
+                    frames = self._get_many(_MOST, True, min(_LONGEST_WAIT, left))
+                except queue.Empty:
+                    continue
+                except QueueError as error:
+                    self._fail_all(error)
+                    return True
+                for frame in frames:
+                    self._dispatch(frame)
+                if postponed:
+                    return future.response is not None
+            return True
         finally:
-            self._leader.release()
-            if self._followers or self._listener is not None:
-                self._promote()
-            run_postponed()
+            self._stop_reading(postponed)
+
+    def _stop_reading(self, postponed: Postponed) -> None:
+        """Give up the lead, and only then call back."""
+        READING.postponed = None
+        self._leader.release()
+        if self._followers or self._listener is not None:
+            self._promote()
+        if postponed:
+            run_postponed(postponed)
 
     def _follow(self, future: ServiceFuture, until: float) -> None:
         """Sleep until the answer is there, or until it is this thread's turn to lead."""
@@ -124,12 +152,12 @@ class ResponseLane:
     def poll(self) -> None:
         """Take in what has come, unless somebody does that already."""
         if self._leader.acquire(blocking=False):
+            postponed: Postponed = []
+            READING.postponed = postponed
             try:
                 self._take(block=False, timeout=None)
             finally:
-                self._leader.release()
-                self._promote()
-                run_postponed()
+                self._stop_reading(postponed)
 
     def listen(self, future: ServiceFuture) -> None:
         """Start the listener, if it does not run."""
@@ -154,34 +182,10 @@ class ResponseLane:
 
     # ---- reading
 
-    def _lead(self, future: ServiceFuture, until: float) -> bool:
-        """Read until the answer to `future` has come; this is what a call spends its time in.
-
-        False if somebody is to be called back first: that is done without the lead.
-        """
-        take, dispatch, postponed = self._queue.get_many, self._dispatch, postpone_callbacks()
-        while future.response is None:
-            left = until - _monotonic()
-            if left <= 0:
-                return True
-            try:
-                frames = take(_MOST, True, min(_LONGEST_WAIT, left))
-            except queue.Empty:
-                continue
-            except QueueError as error:
-                self._fail_all(error)
-                return True
-            for frame in frames:
-                dispatch(frame)
-            if postponed:
-                return future.response is not None
-        return True
-
     def _take(self, *, block: bool, timeout: float | None) -> None:
         """Read what is there and hand it out."""
-        postpone_callbacks()
         try:
-            frames = self._queue.get_many(_MOST, block, timeout)
+            frames = self._get_many(_MOST, block, timeout)
         except queue.Empty:
             return
         except QueueError as error:
@@ -191,7 +195,7 @@ class ResponseLane:
             self._dispatch(frame)
 
     def _dispatch(self, frame: bytes) -> None:
-        kind, number = read_answer_header(frame)
+        kind, form, number = read_answer_head(frame)
         if kind >= _DOWN:
             self._replica_changed(read_header(frame))
             return
@@ -204,7 +208,7 @@ class ResponseLane:
             future.complete(failure(number, died, executed=False))
             return
         try:
-            response = read_response(kind, number, frame)
+            response = read_response(kind, form, number, frame)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = f"the result cannot be read back: {type(error).__name__}: {error}"
             response = failure(number, TypeError(told))
@@ -236,13 +240,16 @@ class ResponseLane:
             if not self._pending:
                 self._listening.wait()
             elif self._leader.acquire(blocking=False):
+                postponed: Postponed = []
+                READING.postponed = postponed
                 try:
                     # Short, so that a thread that waits for its own answer soon reads it itself.
                     self._take(block=True, timeout=0.1)
                 finally:
+                    READING.postponed = None
                     self._leader.release()
                     self._ring_follower()
-                    run_postponed()
+                    run_postponed(postponed)
                 self._expire()
             else:
                 self._listening.wait(0.1)

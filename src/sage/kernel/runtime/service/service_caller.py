@@ -44,6 +44,9 @@ class ServiceManager:
     Args:
         environment: Where the services are registered.
 
+    Attributes:
+        directory: Knows the services.
+
     Examples:
         >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("example")
@@ -55,8 +58,10 @@ class ServiceManager:
     """
 
     def __init__(self, environment: HasDirectory) -> None:
-        self._directory = environment.services
+        self.directory = environment.services
         self.logger = get_logger("service")
+        self._sync_proxies: dict[str, ServiceCallProxy] = {}
+        self._async_proxies: dict[str, AsyncServiceCallProxy] = {}
 
     @staticmethod
     def generate_trace_id() -> str:
@@ -66,7 +71,7 @@ class ServiceManager:
     @property
     def _service_factories(self) -> list[str]:
         """The names of all services, under the name that the requirement documents use."""
-        return self._directory.service_names()
+        return self.directory.service_names()
 
     # ---- calls, in both shapes of the requirement documents
 
@@ -143,11 +148,16 @@ class ServiceManager:
             ServiceTimeoutError: nothing is left of the time of the call on whose behalf this is.
             TypeError: an argument cannot be sent to another process.
         """
-        path = self._directory.path(service) or self._missing(service)
+        path = self.directory.path(service) or self.missing(service)
         return path.begin(method, args, kwargs, options)
 
-    def _missing(self, name: str) -> NoReturn:
-        known = self._directory.service_names()
+    def missing(self, name: str) -> NoReturn:
+        """Say that there is no such service.
+
+        Raises:
+            ServiceNotFoundError: always.
+        """
+        known = self.directory.service_names()
         raise ServiceNotFoundError(
             f"there is no service {name!r}.{did_you_mean(name, known)} Registered: "
             f"{', '.join(known) or 'none'}."
@@ -156,18 +166,24 @@ class ServiceManager:
     # ---- proxies
 
     def get_sync_proxy(self, service_name: str) -> ServiceCallProxy:
-        """Return what turns method calls into calls of the service."""
-        return ServiceCallProxy(self, service_name)
+        """Return what turns method calls into calls of the service: the same one each time."""
+        known = self._sync_proxies.get(service_name)
+        return known or self._sync_proxies.setdefault(
+            service_name, ServiceCallProxy(self, service_name)
+        )
 
     def get_async_proxy(self, service_name: str) -> AsyncServiceCallProxy:
-        """Return what turns method calls into calls of the service that give futures."""
-        return AsyncServiceCallProxy(self, service_name)
+        """Return what turns method calls into calls that give futures: the same one each time."""
+        known = self._async_proxies.get(service_name)
+        return known or self._async_proxies.setdefault(
+            service_name, AsyncServiceCallProxy(self, service_name)
+        )
 
     # ---- what is to be known
 
     def discover_services(self) -> list[str]:
         """Return the names of all services."""
-        return self._directory.service_names()
+        return self.directory.service_names()
 
     def get_statistics(self, service_name: str) -> ServiceStatistics:
         """Return what became of the calls that this process has made to a service.
@@ -175,7 +191,7 @@ class ServiceManager:
         Raises:
             ServiceNotFoundError: there is no such service.
         """
-        path = self._directory.path(service_name) or self._missing(service_name)
+        path = self.directory.path(service_name) or self.missing(service_name)
         return path.statistics.snapshot()
 
     def get_service_queue(self, service_name: str) -> RequestQueue:
@@ -185,7 +201,7 @@ class ServiceManager:
             ServiceNotFoundError: there is no such service.
             ServiceUnavailableError: the service has no queue here: it runs inline, or on Ray.
         """
-        path = self._directory.path(service_name) or self._missing(service_name)
+        path = self.directory.path(service_name) or self.missing(service_name)
         requests = path.channel.request_queue()
         if requests is None:
             raise ServiceUnavailableError(f"no requests wait in a queue for {service_name!r} here")
@@ -209,6 +225,7 @@ class ServiceManager:
 
 
 HEALTH_CHECK = "health_check"
+_MOST_METHODS = 500
 
 
 def _health(call: ServiceFuture | ServiceError) -> str:
@@ -239,7 +256,10 @@ def _within(timeout: float | None) -> CallOptions | None:
 
 
 class _Proxy:
-    """What both proxies share. A name that begins with an underscore is never a method call."""
+    """What both proxies share. A name that begins with an underscore is never a method call.
+
+    A proxy has no state but its methods, so all threads may share it.
+    """
 
     def __init__(
         self, manager: ServiceManager, name: str, said: Mapping[str, Any] | None = None
@@ -261,6 +281,11 @@ class _Proxy:
         """
         return type(self)(self._manager, self._name, {**self._said, **options})
 
+    def _keep(self, method: str, call: Callable[..., Any]) -> None:
+        """Let a method be found without `__getattr__` the next time."""
+        if len(self.__dict__) < _MOST_METHODS:  # some take the names from elsewhere
+            self.__dict__[method] = call
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._name!r}>"
 
@@ -271,12 +296,14 @@ class ServiceCallProxy(_Proxy):
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("__"):
             raise AttributeError(method)
-        begin, name, options = self._manager.begin, self._name, self._options
+        path_to, missing = self._manager.directory.path, self._manager.missing
+        name, options = self._name, self._options
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return begin(name, method, args, kwargs, options).result()
+            path = path_to(name) or missing(name)
+            return path.begin(method, args, kwargs, options).result()
 
-        self.__dict__[method] = call  # the next time it is found without coming here
+        self._keep(method, call)
         return call
 
 
@@ -286,10 +313,12 @@ class AsyncServiceCallProxy(_Proxy):
     def __getattr__(self, method: str) -> Callable[..., ServiceFuture]:
         if method.startswith("__"):
             raise AttributeError(method)
-        begin, name, options = self._manager.begin, self._name, self._options
+        path_to, missing = self._manager.directory.path, self._manager.missing
+        name, options = self._name, self._options
 
         def call(*args: Any, **kwargs: Any) -> ServiceFuture:
-            return begin(name, method, args, kwargs, options)
+            path = path_to(name) or missing(name)
+            return path.begin(method, args, kwargs, options)
 
-        self.__dict__[method] = call
+        self._keep(method, call)
         return call

@@ -107,7 +107,8 @@ class ServiceExecutor:
             plain = self._custom is None and name[:1] != "_"
             method = getattr(self.service, name, None) if plain else None
             if callable(method):
-                result = method(*request.args, **request.kwargs)
+                args, kwargs = request.args, request.kwargs
+                result = method(*args, **kwargs) if kwargs else method(*args)
             else:
                 result = self._call(request, *request.args, **request.kwargs)
             kind = result.__class__

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any, Protocol
 
+import msgspec
+
 from sage.common.clock import Doorbell
 from sage.common.errors import ServiceCancelledError, ServiceTimeoutError
 from sage.kernel.runtime.service.callbacks import run_callbacks
@@ -55,55 +57,35 @@ class Calls(Protocol):
         ...
 
 
-class ServiceFuture:
+class ServiceFuture(msgspec.Struct, eq=False, weakref=True):
     """The result of a call that may not be there yet.
 
     All methods may be called from any thread. `await future` works in an event loop.
 
     Attributes:
         request: The call.
+        waiter: Brings the answer.
         started: When it was made, on the machine's monotonic clock.
+        calls: Who makes the call.
         replica: Which replica must answer it; None: any.
         avoid: Which replica should rather not, because it is busy with the same call.
-        calls: Who makes the call.
-        response: What it came to; None until then.
         admit: Asked with the size of the request, in bytes, before it is sent; raises
             `ServiceOverloadedError` if too much is under way. None: it may be sent.
+        response: What it came to; None until then.
     """
 
-    __slots__ = (
-        "_bell",
-        "_callbacks",
-        "_right",
-        "_waiter",
-        "admit",
-        "avoid",
-        "calls",
-        "replica",
-        "request",
-        "response",
-        "started",
-    )
-
-    def __init__(
-        self,
-        request: ServiceRequest,
-        waiter: Waiter,
-        started: float,
-        calls: Calls,
-        replica: int | None = None,
-    ) -> None:
-        self.calls = calls
-        self.replica = replica
-        self.avoid: int | None = None
-        self.admit: Callable[[int], None] | None = None
-        self.request = request
-        self.started = started
-        self._waiter = waiter
-        self.response: ServiceResponse | None = None
-        self._right = [True]  # to set the response; whoever pops it first has it
-        self._bell: Doorbell | None = None
-        self._callbacks: list[Callable[[ServiceFuture], object]] = _NONE
+    request: ServiceRequest
+    waiter: Waiter
+    started: float
+    calls: Calls
+    replica: int | None = None
+    avoid: int | None = None
+    admit: Callable[[int], None] | None = None
+    response: ServiceResponse | None = None
+    _bell: Doorbell | None = None
+    _callbacks: list[Callable[[ServiceFuture], object]] | None = None
+    # To set the response; whoever pops it first has it.
+    _right: list[bool] = msgspec.field(default_factory=[True].copy)
 
     def settled(self) -> bool:
         """Whether the result is there, without looking whether it has come meanwhile."""
@@ -112,7 +94,7 @@ class ServiceFuture:
     def done(self) -> bool:
         """Say whether the call has ended, be it with an error; takes in answers that have come."""
         if not self.settled():
-            self._waiter.poll()
+            self.waiter.poll()
             if not self.settled() and time.monotonic() >= self.request.deadline:
                 self._give_up()
         return self.settled()
@@ -161,7 +143,7 @@ class ServiceFuture:
         # First settled, then told: the service's own answer to being cancelled comes too late.
         cancelled = self.complete(ServiceResponse(False, error=str(error), cause=error))
         if cancelled:
-            self._waiter.forget(self, cancel=True)
+            self.waiter.forget(self, cancel=True)
         return cancelled
 
     def cancelled(self) -> bool:
@@ -177,13 +159,13 @@ class ServiceFuture:
 
     def add_done_callback(self, callback: Callable[[ServiceFuture], object]) -> None:
         """Let `callback(future)` be called when the call has ended; at once if it has."""
-        if self._callbacks is _NONE:
+        if self._callbacks is None:
             with _FIRST:  # two threads may come first at the same time
-                if self._callbacks is _NONE:
+                if self._callbacks is None:
                     self._callbacks = []
         self._callbacks.append(callback)
         if self.response is None:
-            self._waiter.listen(self)
+            self.waiter.listen(self)
         if self.response is not None:
             run_callbacks(self, self._callbacks)
 
@@ -232,7 +214,7 @@ class ServiceFuture:
 
     def forget(self) -> None:
         """Tell the service that nobody waits for this call any more."""
-        self._waiter.forget(self, cancel=True)
+        self.waiter.forget(self, cancel=True)
 
     def bell(self) -> Doorbell:
         """Return what rings when the result is there, or when it is this thread's turn to read.
@@ -249,7 +231,7 @@ class ServiceFuture:
         until = deadline = self.request.deadline
         if timeout is not None:
             until = min(deadline, time.monotonic() + timeout)
-        self._waiter.wait(self, until)
+        self.waiter.wait(self, until)
         if self.response is None and until == deadline:
             self._give_up()
             self._wait_set()
@@ -268,7 +250,7 @@ class ServiceFuture:
         """The deadline has passed: whatever comes later is ignored."""
         error = self._too_late(self.request.deadline - self.started)
         if self.complete(ServiceResponse(False, error=str(error), cause=error)):
-            self._waiter.forget(self, cancel=True)
+            self.waiter.forget(self, cancel=True)
 
     def _too_late(self, seconds: float | None) -> ServiceTimeoutError:
         name = f"{self.request.service_name}.{self.request.method_name}"
@@ -279,8 +261,5 @@ class ServiceFuture:
         error = error_of(response, request.service_name, request.method_name)
         return self.calls.fall_back(error)
 
-
-_NONE: list[Callable[[ServiceFuture], object]] = []
-"""The callbacks of a future that has had none."""
 
 _FIRST = threading.Lock()

@@ -1,8 +1,12 @@
 """Requests and responses, and how they are written into a queue.
 
-A frame is a fixed header and a pickled body. What must be known before anything is decoded is in the
-header: a request that is past its deadline is dropped without unpickling it, and an answer finds its
-caller by its number.
+A frame is a fixed header and a body. What must be known before anything is decoded is in the header:
+a request that is past its deadline is dropped without reading its arguments, and an answer finds its
+caller by its number. Between the two a request has its address, the names of the way back, of the
+service and of the method: the same bytes in each call of a method, so both sides know them already.
+
+Plain values (numbers, strings, bytes, None) are written as MessagePack, which takes a fifth of the
+time of pickling; all others are pickled.
 
 Only processes of one user exchange frames, through queues that nobody else can open: unpickling them
 is as safe as importing the user's own code.
@@ -12,11 +16,14 @@ from __future__ import annotations
 
 import pickle
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from math import inf
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from sage.common.errors import (
     ServiceCallError,
@@ -31,8 +38,7 @@ from sage.common.errors import (
 from sage.common.suggest import text_of
 
 
-@dataclass(slots=True)
-class ServiceRequest:
+class ServiceRequest(msgspec.Struct):
     """A call on its way to a service.
 
     Attributes:
@@ -52,7 +58,7 @@ class ServiceRequest:
     service_name: str
     method_name: str
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
     response_queue_name: str = ""
     deadline: float = inf
     attempt: int = 1
@@ -60,8 +66,7 @@ class ServiceRequest:
     caller_chain: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class ServiceResponse:
+class ServiceResponse(msgspec.Struct):
     """What a call came to.
 
     Attributes:
@@ -133,59 +138,131 @@ class Header(NamedTuple):
     deadline: float
 
 
-_HEADER: Final = struct.Struct("<BxHIQd")
+class Form(IntEnum):
+    """How the body of a frame is written."""
+
+    PICKLED = 0
+    MSGPACK = 1
+
+
+Address = tuple[str, str, str]
+"""The names of the queue for the answer, of the service and of its method."""
+
+_HEADER: Final = struct.Struct("<BBHIQd")
 HEADER_BYTES: Final = _HEADER.size
-_REQUEST: Final = struct.Struct("<Qd")
-_NUMBER: Final = struct.Struct("<Q")
-_NUMBER_AT: Final = struct.calcsize("<BxHI")
+_REQUEST: Final = struct.Struct("<4xIQd")  # where others name a service: the length of the address
+_ANSWER: Final = struct.Struct("<BB6xQ8x")
 _LONG_BYTES: Final = 4096
+_MOST_ADDRESSES: Final = 1000
+
+PLAIN: Final = frozenset({str, int, float, bool, type(None), bytes})
+"""The types that MessagePack can write; their heirs would come out as these."""
 
 # Names of the module itself are found quickest, and these stand in the path of every call.
 _pack_header: Final = _HEADER.pack
-_number_from: Final = _NUMBER.unpack_from
+_pack_answer: Final = _ANSWER.pack
 _pickled: Final = pickle.dumps
 _unpickled: Final = pickle.loads
+_packed: Final = msgspec.msgpack.Encoder().encode
+_unpacked: Final = msgspec.msgpack.Decoder().decode
+_unpacked_arguments: Final = msgspec.msgpack.Decoder(tuple).decode
 _REQUEST_KIND: Final = int(Kind.REQUEST)
 _RESULT_KIND: Final = int(Kind.RESULT)
+_PICKLED: Final = int(Form.PICKLED)
+_MSGPACK: Final = int(Form.MSGPACK)
 
 
 def pack_header(
     kind: Kind, number: int = 0, *, service: int = 0, replica: int = 0, deadline: float = inf
 ) -> bytes:
     """Write the head of a frame."""
-    return _HEADER.pack(kind, replica, service, number, deadline)
+    return _HEADER.pack(kind, _PICKLED, replica, service, number, deadline)
 
 
 def read_header(frame: bytes) -> Header:
     """Read the head of a frame."""
-    return Header._make(_HEADER.unpack_from(frame))
+    kind, _, replica, service, number, deadline = _HEADER.unpack_from(frame)
+    return Header(kind, replica, service, number, deadline)
 
 
-def read_answer_header(frame: bytes) -> tuple[int, int]:
-    """Read the kind of a frame and the number of the request that it answers."""
-    return frame[0], _number_from(frame, _NUMBER_AT)[0]
+read_answer_head: Final[Callable[[bytes], tuple[int, int, int]]] = _ANSWER.unpack_from
+"""Reads of an answer its kind, its form, and the number of the request that it answers."""
+
+read_request_head: Final[Callable[[bytes], tuple[int, int, float]]] = _REQUEST.unpack_from
+"""Reads of a request the length of its address, its number and its deadline."""
 
 
-def pack_request(request: ServiceRequest) -> bytes:
-    """Write a request: header, the name of the lane, the rest pickled.
+class PackedAddresses(dict[str, bytes]):
+    """The addresses of the methods of a service, written, by the name of the method.
 
-    The lane is not pickled, so that a request whose arguments cannot be read is answered too.
+    Args:
+        lane: The name of the queue for the answers.
+        service: The name of the service.
+    """
+
+    def __init__(self, lane: str, service: str) -> None:
+        super().__init__()
+        self._lane = lane
+        self._service = service
+
+    def __missing__(self, method: str) -> bytes:
+        """Write an address."""
+        packed = _pack_address(self._lane, self._service, method)
+        if len(self) < _MOST_ADDRESSES:  # names come from callers
+            self[method] = packed
+        return packed
+
+
+def pack_request(request: ServiceRequest, address: bytes) -> bytes:
+    """Write a request: header, address, and the rest.
+
+    The address is apart, so that a request whose arguments cannot be read is answered too.
+
+    Args:
+        request: The request.
+        address: Where the answer goes and what is called, from `PackedAddresses`.
 
     Raises:
         Exception: an argument cannot be pickled.
     """
-    attempt, trace, chain = request.attempt, request.trace_context, request.caller_chain
-    plain = attempt == 1 and trace is None and not chain
-    further = () if plain else (attempt, trace, chain)
-    body = (request.service_name, request.method_name, request.args, request.kwargs, further)
-    head = _pack_header(_REQUEST_KIND, 0, 0, request.request_id, request.deadline)
-    return head + _lane_part(request.response_queue_name) + _dumps(body)
+    body, form = _pack_plain(request), _MSGPACK
+    if body is None:
+        further = (request.attempt, request.trace_context, request.caller_chain)
+        body, form = _dumps((request.args, request.kwargs, *further)), _PICKLED
+    number, deadline = request.request_id, request.deadline
+    return _pack_header(_REQUEST_KIND, form, 0, len(address), number, deadline) + address + body
 
 
-@lru_cache(maxsize=64)
-def _lane_part(name: str) -> bytes:
-    lane = name.encode()
-    return bytes((len(lane),)) + lane
+def _pack_plain(request: ServiceRequest) -> bytes | None:
+    """Write the arguments if there is nothing else to be written, and they are plain."""
+    args = request.args
+    if request.kwargs or request.caller_chain or request.attempt != 1:
+        return None
+    for value in args:
+        if value.__class__ not in PLAIN:
+            return None
+    if request.trace_context is not None:
+        return None
+    try:
+        return _packed(args)
+    except (UnicodeEncodeError, OverflowError):  # a lone surrogate, more than 64 bits
+        return None
+
+
+def pack_cancel(lane: str, number: int) -> bytes:
+    """Write that nobody waits for a request any more."""
+    address = _pack_address(lane, "", "")
+    return _HEADER.pack(Kind.CANCEL, _PICKLED, 0, len(address), number, inf) + address
+
+
+def _pack_address(lane: str, service: str, method: str) -> bytes:
+    return pickle.dumps((lane, service, method), 5)
+
+
+@lru_cache(maxsize=_MOST_ADDRESSES)
+def read_address(packed: bytes) -> Address:
+    """Read the address of a request: what lies between its head and its body."""
+    return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301 - our own user's
 
 
 def _dumps(body: object) -> bytes:
@@ -200,11 +277,6 @@ def _dumps(body: object) -> bytes:
     return _dumps_by_value(body) if b"__main__" in pickled else pickled
 
 
-def _body(frame: bytes, start: int) -> bytes | memoryview:
-    """Return a frame without its beginning; what is long is not copied."""
-    return frame[start:] if len(frame) < _LONG_BYTES else memoryview(frame)[start:]
-
-
 def _dumps_by_value(body: object) -> bytes:
     import cloudpickle  # few need it, and all would wait for its import  # noqa: PLC0415
 
@@ -213,43 +285,55 @@ def _dumps_by_value(body: object) -> bytes:
 
 def read_lane(frame: bytes) -> str:
     """Read where the answer to a request goes."""
-    length = frame[HEADER_BYTES]
-    return str(frame[HEADER_BYTES + 1 : HEADER_BYTES + 1 + length], "ascii")
+    return read_address(frame[HEADER_BYTES : HEADER_BYTES + read_request_head(frame)[0]])[0]
 
 
-def read_request_header(frame: bytes) -> tuple[int, float]:
-    """Read the number and the deadline of a request."""
-    return _REQUEST.unpack_from(frame, _NUMBER_AT)
-
-
-def read_request(number: int, deadline: float, lane: str, frame: bytes) -> ServiceRequest:
-    """Read a request.
+def read_request(
+    number: int, deadline: float, address: Address, frame: bytes, start: int
+) -> ServiceRequest:
+    """Read a request whose head and address have been read; the rest begins at `start`.
 
     Raises:
         Exception: an argument cannot be unpickled.
     """
-    body = _body(frame, HEADER_BYTES + 1 + frame[HEADER_BYTES])
-    name, method, args, kwargs, further = _unpickled(body)
-    return ServiceRequest(number, name, method, args, kwargs, lane, deadline, *further)
+    body = frame[start:] if len(frame) < _LONG_BYTES else memoryview(frame)[start:]
+    lane, name, method = address
+    if frame[1] == _MSGPACK:
+        args = _unpacked_arguments(body)
+        return ServiceRequest(number, name, method, args, {}, lane, deadline)
+    args, kwargs, attempt, trace, chain = _unpickled(body)
+    return ServiceRequest(number, name, method, args, kwargs, lane, deadline, attempt, trace, chain)
 
 
 def pack_response(response: ServiceResponse) -> bytes:
     """Write a response; a result that cannot be pickled becomes a failure that says so."""
     if response.success:
-        try:
-            body = _dumps(response.result)
-        except Exception as error:  # noqa: BLE001 - told to the caller
-            told = f"the result cannot be sent back: {error}"
-            return pack_response(failure(response.request_id, TypeError(told)))
-        return _pack_header(_RESULT_KIND, 0, 0, response.request_id, inf) + body
+        return _pack_result(response.request_id, response.result)
     told_parts = (response.error_type, response.error, response.error_traceback)
     body = pickle.dumps((*told_parts, _carried(response.cause)), 5)
-    return _HEADER.pack(Kind.FAILURE, 0, 0, response.request_id, inf) + body
+    return _pack_answer(Kind.FAILURE, _PICKLED, response.request_id) + body
 
 
-def read_response(kind: int, number: int, frame: bytes) -> ServiceResponse:
-    """Read a response from its frame."""
-    told = _unpickled(_body(frame, HEADER_BYTES))
+def _pack_result(number: int, result: Any) -> bytes:
+    if result.__class__ in PLAIN:
+        try:
+            return _pack_answer(_RESULT_KIND, _MSGPACK, number) + _packed(result)
+        except (UnicodeEncodeError, OverflowError):  # pickling knows how
+            pass
+    try:
+        return _pack_answer(_RESULT_KIND, _PICKLED, number) + _dumps(result)
+    except Exception as error:  # noqa: BLE001 - told to the caller
+        told = f"the result cannot be sent back: {error}"
+        return pack_response(failure(number, TypeError(told)))
+
+
+def read_response(kind: int, form: int, number: int, frame: bytes) -> ServiceResponse:
+    """Read a response whose head has been read."""
+    short = len(frame) < _LONG_BYTES  # what is long is not copied
+    body = frame[HEADER_BYTES:] if short else memoryview(frame)[HEADER_BYTES:]
+    if form == _MSGPACK:
+        return ServiceResponse(True, _unpacked(body), None, number)
+    told = _unpickled(body)
     if kind == _RESULT_KIND:
         return ServiceResponse(True, told, None, number)
     error_type, error, trace, carried = told

@@ -35,17 +35,20 @@ from sage.kernel.runtime.service.service_address import ServiceAddress, lane_rea
 from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.service_factory import ServiceFactory
 from sage.kernel.runtime.service.service_message import (
+    HEADER_BYTES,
     Kind,
     ServiceResponse,
     failure,
     pack_header,
     pack_response,
-    read_answer_header,
+    read_address,
+    read_answer_head,
     read_header,
     read_lane,
     read_request,
-    read_request_header,
+    read_request_head,
 )
+from sage.kernel.runtime.service.slots import NoSlots
 from sage.kernel.transport import queue_files
 from sage.kernel.transport.sage_queue import SageQueue
 
@@ -101,6 +104,8 @@ class ServiceWorker:
         self._lanes = QueueHandles(_has_reader)
         self._cancelled: dict[tuple[str, int], None] = {}
         self._slots = task.new_slots()
+        # Without slots there is nothing to be given back: most calls are spared the asking.
+        self._release = None if type(self._slots) is NoSlots else self._slots.release
         self._threads: list[threading.Thread] = []
 
     def refuse_leftovers(self) -> None:
@@ -141,11 +146,14 @@ class ServiceWorker:
             except QueueClosedError:
                 self._slots.release()
                 return
-            self._handle(frame)
+            self.handle(frame)
 
-    def _handle(self, frame: bytes) -> None:
-        number, deadline = read_request_header(frame)
-        lane = read_lane(frame)
+    def handle(self, frame: bytes) -> None:
+        """Answer a request, unless nobody waits for it any more."""
+        size, number, deadline = read_request_head(frame)
+        start = HEADER_BYTES + size
+        address = read_address(frame[HEADER_BYTES:start])
+        lane = address[0]
         # Nobody waits any more: it is not even unpickled.
         given_up = self._cancelled and (lane, number) in self._cancelled
         if given_up or deadline <= time.monotonic():
@@ -154,11 +162,12 @@ class ServiceWorker:
             return
 
         def respond(response: ServiceResponse) -> None:
-            self._slots.release()
+            if self._release is not None:
+                self._release()
             self._send(lane, pack_response(response))
 
         try:
-            request = read_request(number, deadline, lane, frame)
+            request = read_request(number, deadline, address, frame, start)
         except Exception as error:  # noqa: BLE001 - told to the caller
             told = TypeError(f"the arguments cannot be read: {type(error).__name__}: {error}")
             respond(failure(number, told))
@@ -204,7 +213,7 @@ class ServiceWorker:
                     return
         except MessageTooLargeError as error:
             told = TypeError(f"the result is larger than the way back to the caller: {error}")
-            self._send(name, pack_response(failure(read_answer_header(frame)[1], told)))
+            self._send(name, pack_response(failure(read_answer_head(frame)[2], told)))
         except QueueHandleClosedError:  # just now, as nobody had used it
             self._lanes.drop(name)
             self._send(name, frame)
