@@ -68,13 +68,15 @@ def _tenth_percentile(seconds: list[float]) -> float:
     return sorted(seconds)[len(seconds) // 10]
 
 
-def _seconds(step: Step) -> float:
-    taken = []
+def _seconds(steps: dict[str, Step]) -> dict[str, float]:
+    """Time each of the steps, in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(CALLS):
-        began = time.perf_counter()
-        step()
-        taken.append(time.perf_counter() - began)
-    return _tenth_percentile(taken)
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            taken[name].append(time.perf_counter() - began)
+    return {name: _tenth_percentile(seconds) for name, seconds in taken.items()}
 
 
 def _sides(path: CallPath, worker: ServiceWorker, requests: SageQueue) -> list[float]:
@@ -120,10 +122,11 @@ def _steps(task: BaseServiceTask, requests: SageQueue) -> Iterator[tuple[str, St
 def service_steps() -> str:
     """The steps of one call, in µs."""
     with _both_sides() as (path, worker, requests, task):
-        nothing = _seconds(lambda: None)
-        steps = {name: _seconds(step) - nothing for name, step in _steps(task, requests)}
         sides = _sides(path, worker, requests)
+        steps = _seconds({"nothing": lambda: None, **dict(_steps(task, requests))})
+    nothing = steps.pop("nothing")
     names = ("caller, up to the request in the queue", "service", "caller, taking the answer in")
-    rows = {**dict(zip(names, sides, strict=True)), "all work for a call": sum(sides), **steps}
+    rows = {**dict(zip(names, sides, strict=True)), "all work for a call": sum(sides)}
+    rows |= {f"of these: {name}": seconds - nothing for name, seconds in steps.items()}
     cells = [[name, f"{seconds * 1e6:.1f} µs"] for name, seconds in rows.items()]
     return table("The work for a small call to another process", ["", "time"], cells)

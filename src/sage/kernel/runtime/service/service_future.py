@@ -109,6 +109,8 @@ class ServiceFuture(msgspec.Struct, eq=False, weakref=True):
             ServiceUnavailableError: the service died, or cannot be reached.
             ServiceCancelledError: the call was cancelled.
         """
+        if self.response is None and timeout is None:  # nearly always, so without any detour
+            self.waiter.wait(self, self.request.deadline)
         response = self.response or self._wait(timeout)
         if not response.success:
             response = self._fallen_back(response)
