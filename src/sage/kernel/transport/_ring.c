@@ -123,11 +123,17 @@ static int sleep_on(_Atomic uint32_t *word, uint32_t value, uint64_t until)
     return rc == 0 ? 0 : errno;
 }
 
-/* Adds `delta` to `commits` and wakes all who sleep on it, in one step that no death divides. */
-static void commit_waking(struct ring_header *h, int operation, uint32_t operand)
+/* Changes `commits` and wakes all who sleep on it, in one step that no death divides. */
+static long commit_waking(struct ring_header *h, int operation, uint32_t operand)
 {
-    syscall(SYS_futex, &h->commits, FUTEX_WAKE_OP, INT32_MAX, NULL, &h->commits,
-            FUTEX_OP(operation, operand, FUTEX_OP_CMP_LT, 0));
+    return syscall(SYS_futex, &h->commits, FUTEX_WAKE_OP, INT32_MAX, NULL, &h->commits,
+                   FUTEX_OP(operation, operand, FUTEX_OP_CMP_LT, 0));
+}
+
+/* Returns 0, or the errno of a kernel that cannot do it: there no queue is made. */
+int ring_try_commit(struct ring_header *h)
+{
+    return commit_waking(h, FUTEX_OP_ADD, 0) < 0 ? errno : 0;
 }
 
 /* Under put_mutex: moves `commits` on by `step`; who sleeps is woken by the same step. */

@@ -179,6 +179,7 @@ uint64_t ring_footprint(uint64_t length);
 size_t ring_file_size(uint64_t capacity);
 int ring_create(int fd, uint64_t capacity, uint64_t identity);
 const char *ring_attach(struct ring *ring, int fd, int *error);
+int ring_try_commit(struct ring_header *header);
 void ring_detach(struct ring *ring);
 void ring_abandon_waits(struct ring *ring);
 

@@ -91,6 +91,8 @@ int ring_create(int fd, uint64_t capacity, uint64_t identity)
     if (map == MAP_FAILED)
         return errno;
     rc = init_header(map, capacity, identity);
+    if (rc == 0)
+        rc = ring_try_commit(map);
     munmap(map, size);
     return rc;
 }
