@@ -238,6 +238,24 @@ def test_ctrl_c_after_a_coroutine_that_submitted_a_job_has_ended():
     assert "Traceback" not in err
 
 
+def test_a_handler_of_the_program_may_wait_for_the_end_however_early_it_is_called():
+    code, out, err = run(f"""
+    import os, signal
+    signal.signal(signal.SIGINT, lambda *_: (print("mine"), env.cancel()))
+    {ENDLESS}
+    from sage.kernel.runtime.task.task import Task
+    open_ = Task.run
+    def interrupt_and_open(task):
+        os.kill(os.getpid(), signal.SIGINT)
+        open_(task)
+    Task.run = interrupt_and_open
+    env.submit()
+    env.wait()
+    """)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "mine"
+
+
 @pytest.mark.parametrize("submit", ["env.submit()", "asyncio.run(main())"])
 def test_ctrl_c_at_the_very_start_cancels_too(submit):
     code, out, err = run(f"""{ENDLESS}

@@ -25,7 +25,7 @@ QueueFactory = Callable[[int], AbstractContextManager["MessageQueue"]]
 """Given a capacity in bytes (a power of two), makes a new, empty queue. A queue is its own context
 manager; a factory whose queues leave something behind returns one that tidies up."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a wait that should have ended counts as a hang."""
 
 _CAPACITY = 1 << 16

@@ -15,6 +15,7 @@ from typing import Any
 
 from sage.common.clock import Clock, Doorbell
 from sage.common.errors import JobCancelledError, JobError, WorkerLostError
+from sage.common.latch import Latch
 from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean
 from sage.dataflow.graph.job_graph import JobGraph
@@ -93,7 +94,8 @@ class Job:
         self.logger = get_logger(self.name)
         self._clock: Clock = context.clock
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._begun = Latch()  # the first attempt, or it could not be
+        self._done = Latch()
         self._context = context
         self._recovery = recovery or Recovery()
         if self._recovery.checkpoints is not None:
@@ -137,13 +139,12 @@ class Job:
         Raises:
             JobError: the process can have no more threads; what had been started is closed again.
         """
-        actions = self._master.take(Started(), self._clock.monotonic())
         self._meter.start()
         self._keep_alive = keep_alive
-        try:
-            self._carry_out(actions)
-        finally:  # also after Ctrl-C: somebody has to end what has been started
-            self._start_serving()
+        self._tell(Started())
+        self._start_serving()
+        # Not done here: a handler of Ctrl-C may wait for the job's end, and this thread with it.
+        self._begun.wait()
         if self._not_started is not None:
             self.wait()
             raise self._not_started
@@ -307,6 +308,7 @@ class Job:
             while self._facts:
                 actions = self._master.take(self._facts.popleft(), self._clock.monotonic())
                 self._carry_out(actions)
+                self._begun.set()
             if not self._done.is_set():
                 self._wait_for_facts()
 
@@ -362,12 +364,8 @@ class Job:
         try:
             self._prepare(deploy)
             self._start_threads(deploy.attempt, left)
-        except BaseException as error:
-            for number in left:  # Ctrl-C may have come when a thread was there and not yet known of
-                self._tasks[number].cancel()
+        except BaseException as error:  # noqa: BLE001 - told; the job fails, or is started again
             self._tell(DeploymentFailed(tuple(left), deploy.attempt, error))
-            if not isinstance(error, Exception):
-                raise
 
     def _prepare(self, deploy: Deploy) -> None:
         """Make tasks; those of the first attempt have been made already."""
