@@ -16,12 +16,10 @@ from typing import Any
 from benchmarks.measure import table
 from benchmarks.service_calls import Cache
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
-from sage.kernel.runtime.service.call_path import CallPath, Surroundings
-from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
-from sage.kernel.runtime.service.process_channel import CallerSide
-from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.call_path import CallPath, Surroundings
+from sage.kernel.runtime.service.channel.process_channel import CallerSide
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress
+from sage.kernel.runtime.service.channel.service_message import (
     HEADER_BYTES,
     PackedAddresses,
     ServiceRequest,
@@ -34,7 +32,9 @@ from sage.kernel.runtime.service.service_message import (
     read_request_head,
     read_response,
 )
-from sage.kernel.runtime.service.service_process import ServiceWorker
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.hosting.service_process import ServiceWorker
+from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
 
 CALLS = 20_000

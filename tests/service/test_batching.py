@@ -18,11 +18,11 @@ from sage.common.errors import (
     ServiceTimeoutError,
     ServiceUnavailableError,
 )
-from sage.kernel.runtime.service.batch_window import BatchWindow, WaitingCall
-from sage.kernel.runtime.service.batcher import Batcher
+from sage.kernel.runtime.service.batches.batch_window import BatchWindow, WaitingCall
+from sage.kernel.runtime.service.batches.batcher import Batcher
 from sage.kernel.runtime.service.batching import BatchLimits, batch, batched_methods, byte_size
-from sage.kernel.runtime.service.service_message import ServiceRequest
-from sage.kernel.runtime.service.slots import Turns
+from sage.kernel.runtime.service.channel.service_message import ServiceRequest
+from sage.kernel.runtime.service.channel.slots import Turns
 from sage.testing import ManualClock
 from service.calls.conftest import PATIENCE, eventually
 

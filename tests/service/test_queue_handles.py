@@ -8,7 +8,7 @@ import pytest
 
 from sage import LocalEnvironment
 from sage.common.errors import QueueNotFoundError
-from sage.kernel.runtime.service.queue_handles import QueueHandles
+from sage.kernel.runtime.service.channel.queue_handles import QueueHandles
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
 
 NAME = "test-queue-handles"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sage.common.errors import ConfigError
 from sage.common.yaml_file import read_yaml
-from sage.kernel.runtime.service.service_config import (
+from sage.kernel.runtime.service.config.service_config import (
     UNSUPPORTED,
     load_service_config,
     resolve_class,

@@ -23,10 +23,10 @@ from patience import PATIENCE
 from sage.common.errors import ConfigError, ServiceNotFoundError, ServiceUnavailableError
 from sage.common.private_directory import runtime_directory
 from sage.common.process_id import ProcessId
-from sage.kernel.runtime.service.registry_directory import MAX_BYTES, DirectoryStore
-from sage.kernel.runtime.service.registry_store import MemoryStore
-from sage.kernel.runtime.service.registry_watch import THREAD_NAME
-from sage.kernel.runtime.service.service_info import RANK, ServiceInfo
+from sage.kernel.runtime.service.registry.registry_directory import MAX_BYTES, DirectoryStore
+from sage.kernel.runtime.service.registry.registry_store import MemoryStore
+from sage.kernel.runtime.service.registry.registry_watch import THREAD_NAME
+from sage.kernel.runtime.service.registry.service_info import RANK, ServiceInfo
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 from sage.testing import ManualClock
 from sage.testing.registry_conformance import check_registry
@@ -283,7 +283,7 @@ TestRegistries.settings = settings(max_examples=40, stateful_step_count=25, dead
 CHILD = """
 import sys
 from pathlib import Path
-from sage.kernel.runtime.service.registry_directory import DirectoryStore
+from sage.kernel.runtime.service.registry.registry_directory import DirectoryStore
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 registry = ServiceRegistry(DirectoryStore(Path(sys.argv[1])))
 """

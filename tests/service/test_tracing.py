@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from sage import LocalEnvironment
+from sage.kernel.runtime.service.hosting.service_context import ServiceContext
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_context import ServiceContext
 from sage.kernel.runtime.service.trace import TraceFilter
 from sage.kernel.runtime.service.tracing import TracingMiddleware, is_tracing
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.policy.call_statistics import SLOT_SECONDS
-from sage.kernel.runtime.service.service_info import ServiceInfo
+from sage.kernel.runtime.service.registry.service_info import ServiceInfo
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 
 WINDOWS = {

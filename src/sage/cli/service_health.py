@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 from sage.cli.running_service import RunningService
 from sage.common.errors import SageError, ServiceError
-from sage.kernel.runtime.service.process_channel import CallerSide
-from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.service.service_future import ServiceFuture
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.service_future import ServiceFuture
+from sage.kernel.runtime.service.channel.process_channel import CallerSide
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress
+from sage.kernel.runtime.service.channel.service_message import (
     ServiceRequest,
     ServiceResponse,
     StreamToken,

@@ -11,8 +11,8 @@ from typing import Any
 from sage.common.clock import Clock, Doorbell, SystemClock
 from sage.common.log import get_logger
 from sage.dataflow.function.source import Source, SourceReader
+from sage.kernel.runtime.service.hosting.service_host import ServiceHost
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_host import ServiceHost
 
 
 @dataclass

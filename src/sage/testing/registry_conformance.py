@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from sage.common.clock import Clock, SystemClock
 from sage.common.deadline import Deadline
 from sage.common.errors import ConfigError, ServiceNotFoundError, ServiceUnavailableError
-from sage.kernel.runtime.service.service_info import ServiceEvent, ServiceInfo
+from sage.kernel.runtime.service.registry.service_info import ServiceEvent, ServiceInfo
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 from sage.testing.manual_clock import ManualClock
 
@@ -39,7 +39,7 @@ def check_registry(make_registry: MakeRegistry, *, patience: float = 10.0) -> No
         AssertionError: the contract is broken; the text says where.
 
     Examples:
-        >>> from sage.kernel.runtime.service.registry_store import MemoryStore
+        >>> from sage.kernel.runtime.service.registry.registry_store import MemoryStore
         >>> store = MemoryStore()
         >>> check_registry(lambda clock: ServiceRegistry(store, clock=clock))
     """

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from sage.kernel.runtime.service.service_executor import CURRENT_REQUEST
+from sage.kernel.runtime.service.hosting.service_executor import CURRENT_REQUEST
 
 
 def note(path, text):

@@ -17,10 +17,10 @@ from sage import (
     ServiceTimeoutError,
 )
 from sage.kernel.runtime.service.batching import batch
+from sage.kernel.runtime.service.channel.service_message import ServiceRequest
+from sage.kernel.runtime.service.hosting.service_executor import CURRENT_REQUEST
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory, ServiceOptions
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
-from sage.kernel.runtime.service.service_executor import CURRENT_REQUEST
-from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
-from sage.kernel.runtime.service.service_message import ServiceRequest
 from service.calls.call_services import note, notes, pass_gate
 from service.calls.conftest import eventually, services_of
 

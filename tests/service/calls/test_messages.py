@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.channel.service_message import (
     HEADER_BYTES,
     Form,
     PackedAddresses,

@@ -17,8 +17,8 @@ from sage import (
     ServiceTimeoutError,
     ServiceUnavailableError,
 )
+from sage.kernel.runtime.service.channel.service_message import ServiceResponse
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.service_message import ServiceResponse
 from service.calls.call_services import Zoo, note, notes
 from service.calls.conftest import eventually, services_of
 

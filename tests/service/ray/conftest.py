@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from patience import PATIENCE
-from sage.kernel.runtime.service.ray_channel import RayDirectory
+from sage.kernel.runtime.service.channel.ray_channel import RayDirectory
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory, ServiceOptions
 from sage.kernel.runtime.service.ray_service_task import RayServiceTask, ray_address
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
 from sage.kernel.transport.ray_runtime import start_local_ray
 from service.calls.call_services import Zoo
 

@@ -12,10 +12,10 @@ PROGRAM = """
 import sys
 sys.modules.update({hidden})
 from sage import ConfigError
-from sage.kernel.runtime.service.ray_channel import RayDirectory
+from sage.kernel.runtime.service.channel.ray_channel import RayDirectory
 from sage.kernel.runtime.service.ray_service_task import RayServiceTask
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory, ServiceOptions
 
 class Adder:
     def add(self, a, b):

@@ -9,8 +9,8 @@ import pytest
 
 from sage import ConfigError, LocalEnvironment, MapFunction, ServiceUnavailableError
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory, ServiceOptions
 from sage.kernel.runtime.service.ray_service_task import RayServiceTask
-from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
 from service.calls.call_services import Noting, Worker, Zoo, notes
 from service.ray.conftest import eventually, ray_services
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from sage import LocalEnvironment
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.channel.service_message import ServiceRequest, ServiceResponse
+from sage.kernel.runtime.service.hosting.service_context import ServiceContext
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware as Base
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_context import ServiceContext
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 from sage.kernel.transport.create_queue import create_queue
 from service.spec.spec_services import CacheService, MyService

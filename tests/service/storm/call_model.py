@@ -11,7 +11,7 @@ from sage.common.errors import (
     ServiceTimeoutError,
     ServiceUnavailableError,
 )
-from sage.kernel.runtime.service.service_future import ServiceFuture
+from sage.kernel.runtime.service.call.service_future import ServiceFuture
 from service.storm.storm_services import answer_of
 
 LONG = 20.0

@@ -7,9 +7,9 @@ import queue
 import time
 from contextlib import contextmanager, suppress
 
-from sage.kernel.runtime.service.caller_news import CallerNews
-from sage.kernel.runtime.service.service_address import lane_name
-from sage.kernel.runtime.service.service_message import Kind, read_header
+from sage.kernel.runtime.service.call.caller_news import CallerNews
+from sage.kernel.runtime.service.channel.service_address import lane_name
+from sage.kernel.runtime.service.channel.service_message import Kind, read_header
 from sage.kernel.transport.queue_files import queue_names
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
 from transport.processes import Child, eventually

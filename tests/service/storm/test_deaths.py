@@ -10,8 +10,8 @@ import pytest
 
 from sage import LocalEnvironment
 from sage.common.errors import ConfigError, ServiceUnavailableError
+from sage.kernel.runtime.service.hosting.service_factory import ServiceOptions
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_factory import ServiceOptions
 from transport.processes import eventually
 
 

@@ -65,11 +65,11 @@ from sage.dataflow.record import DeadLetter
 from sage.kernel.checkpoint.checkpoint_config import CheckpointConfig
 from sage.kernel.checkpoint.restart_strategy import parse_failover, parse_restart_strategy
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.hosting.service_host import ServiceHost
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.service_caller import ServiceManager
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_host import ServiceHost
 from sage.kernel.state.backend import BackendName, StateBackend
 
 T = TypeVar("T")
@@ -318,7 +318,7 @@ class BaseEnvironment(ConfiguredConnectors, ABC):
         """
         # What reads YAML is imported by those who have such a file.
         from sage.core.api.service_file import NOT_YET, factories  # noqa: PLC0415
-        from sage.kernel.runtime.service.service_config import load_service_config  # noqa: PLC0415
+        from sage.kernel.runtime.service.config.service_config import load_service_config  # noqa: PLC0415
 
         config = load_service_config(path, unsupported=NOT_YET)
         for key in config.unsupported:

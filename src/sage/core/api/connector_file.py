@@ -33,7 +33,7 @@ from sage.connector.parquet_source import ParquetSource
 from sage.connector.row_buffer import Spill
 from sage.connector.socket import SocketTextSource
 from sage.dataflow.function.spec import OPERATOR_OPTIONS
-from sage.kernel.runtime.service.service_settings import ServiceFileConfig
+from sage.kernel.runtime.service.config.service_settings import ServiceFileConfig
 
 Role: TypeAlias = Literal["source", "sink"]
 

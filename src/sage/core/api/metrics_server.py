@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sage.common.errors import ConfigError
 from sage.kernel.jobmanager.job import Job
-from sage.kernel.runtime.service.service_host import ServiceHost
+from sage.kernel.runtime.service.hosting.service_host import ServiceHost
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer

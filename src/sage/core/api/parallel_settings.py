@@ -10,7 +10,7 @@ from sage.common.config import EnvironmentConfig
 from sage.common.errors import ConfigError, GraphError
 from sage.dataflow.graph.stream_graph import StreamGraph, StreamNode
 from sage.dataflow.operator.source import ReadSource
-from sage.kernel.runtime.service.service_host import ServiceHost
+from sage.kernel.runtime.service.hosting.service_host import ServiceHost
 from sage.kernel.runtime.task.operator_context import JobContext
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sage.kernel.runtime.service.service_config import UNSUPPORTED, resolve_class
-from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
-from sage.kernel.runtime.service.service_settings import (
+from sage.kernel.runtime.service.config.service_config import UNSUPPORTED, resolve_class
+from sage.kernel.runtime.service.config.service_settings import (
     ServiceCallConfig,
     ServiceConfig,
     ServiceFileConfig,
 )
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory, ServiceOptions
 
 NOT_YET: Final = UNSUPPORTED
 """The keys of the file that nothing is made of yet."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory, ServiceOptions
+from sage.kernel.runtime.service.hosting.service_host import ServiceHost
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
-from sage.kernel.runtime.service.service_factory import ServiceFactory, ServiceOptions
-from sage.kernel.runtime.service.service_host import ServiceHost
 
 
 class ServiceRegistration:

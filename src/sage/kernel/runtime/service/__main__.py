@@ -2,7 +2,7 @@
 
 import sys
 
-from sage.kernel.runtime.service.service_process import main
+from sage.kernel.runtime.service.hosting.service_process import main
 
 if __name__ == "__main__":
     sys.exit(main())

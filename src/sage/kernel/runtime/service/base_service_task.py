@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 from sage.common.errors import ConfigError, ServiceUnavailableError
 from sage.common.log import get_logger
-from sage.kernel.runtime.service.service_executor import Respond, ServiceExecutor
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_future import ServiceFuture
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.service_future import ServiceFuture
+from sage.kernel.runtime.service.channel.service_message import (
     ServiceRequest,
     ServiceResponse,
     failure,
 )
-from sage.kernel.runtime.service.slots import NoSlots, Slots
+from sage.kernel.runtime.service.channel.slots import NoSlots, Slots
+from sage.kernel.runtime.service.hosting.service_executor import Respond, ServiceExecutor
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
 from sage.kernel.runtime.service.tracing import run_traced
 
 
@@ -55,7 +55,7 @@ class BaseServiceTask:
         ctx: What the service finds as its `ctx`, if it has such an attribute.
 
     Examples:
-        >>> from sage.kernel.runtime.service.service_factory import ServiceFactory
+        >>> from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
         >>> task = BaseServiceTask(ServiceFactory("cache", dict))
         >>> task.start_service()
         >>> task.get_service_status()["status"]

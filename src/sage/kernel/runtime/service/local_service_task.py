@@ -12,7 +12,7 @@ class LocalServiceTask(BaseServiceTask):
     shared with its callers.
 
     Examples:
-        >>> from sage.kernel.runtime.service.service_factory import ServiceFactory
+        >>> from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
         >>> service_task = LocalServiceTask(ServiceFactory("cache", dict))
         >>> service_task.start_service()
         >>> status = service_task.get_service_status()

@@ -6,13 +6,13 @@ from typing import Any
 
 from sage.common.errors import QueueInUseError, QueueNotFoundError
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
+from sage.kernel.runtime.service.call.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.channel.process_channel import ProcessChannel
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.hosting.service_process import ProcessOrder
+from sage.kernel.runtime.service.hosting.service_process_manager import ServiceProcessManager
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.process_channel import ProcessChannel
-from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_process import ProcessOrder
-from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
 
 _CONTROL_BYTES = 1 << 16

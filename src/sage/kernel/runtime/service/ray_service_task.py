@@ -8,8 +8,9 @@ from typing import Any
 from sage.common.errors import ServiceUnavailableError
 from sage.common.ids import new_uuid
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
-from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.ray_actor import (
+from sage.kernel.runtime.service.call.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.channel.ray_channel import RayChannel, RaySide
+from sage.kernel.runtime.service.hosting.ray_actor import (
     ACTOR_OPTIONS,
     CONTROL,
     WAITING,
@@ -18,9 +19,8 @@ from sage.kernel.runtime.service.ray_actor import (
     RayReplica,
     pack_order,
 )
-from sage.kernel.runtime.service.ray_channel import RayChannel, RaySide
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.transport.ray_runtime import import_ray
 
 _STOP_SECONDS = 10.0

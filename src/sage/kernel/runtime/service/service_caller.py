@@ -10,11 +10,11 @@ from sage.common.ids import new_uuid
 from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.base_service_task import RequestQueue
-from sage.kernel.runtime.service.call_path import CallPath
+from sage.kernel.runtime.service.call.call_path import CallPath
+from sage.kernel.runtime.service.call.service_future import ServiceFuture
 from sage.kernel.runtime.service.policy.call_options import CallOptions
 from sage.kernel.runtime.service.policy.call_statistics import ServiceStatistics
 from sage.kernel.runtime.service.policy.policy_config import parse_call_options
-from sage.kernel.runtime.service.service_future import ServiceFuture
 
 
 class Directory(Protocol):

@@ -20,11 +20,16 @@ from sage.common.clock import Clock, Doorbell, SystemClock
 from sage.common.deadline import Deadline
 from sage.common.errors import ServiceNotFoundError, ServiceUnavailableError
 from sage.common.suggest import did_you_mean
-from sage.kernel.runtime.service.registration import Registration
-from sage.kernel.runtime.service.registry_directory import DirectoryStore
-from sage.kernel.runtime.service.registry_store import RegistryStore
-from sage.kernel.runtime.service.registry_watch import Callback, Watch, WatchThread
-from sage.kernel.runtime.service.service_info import RANK, ServiceInfo, ServiceState, list_changes
+from sage.kernel.runtime.service.registry.registration import Registration
+from sage.kernel.runtime.service.registry.registry_directory import DirectoryStore
+from sage.kernel.runtime.service.registry.registry_store import RegistryStore
+from sage.kernel.runtime.service.registry.registry_watch import Callback, Watch, WatchThread
+from sage.kernel.runtime.service.registry.service_info import (
+    RANK,
+    ServiceInfo,
+    ServiceState,
+    list_changes,
+)
 
 POLL_SECONDS: Final = 0.2
 """How often a registry looks for the changes of others, while somebody waits for them."""
@@ -43,7 +48,7 @@ class ServiceRegistry:
         poll_interval: Seconds between two looks for the changes of others.
 
     Examples:
-        >>> from sage.kernel.runtime.service.registry_store import MemoryStore
+        >>> from sage.kernel.runtime.service.registry.registry_store import MemoryStore
         >>> with ServiceRegistry(MemoryStore()) as registry:
         ...     info = registry.register_service("memory-service", "localhost:8080", zone="a")
         ...     [found] = registry.discover_services("memory-service")

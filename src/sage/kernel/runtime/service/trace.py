@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 
-from sage.kernel.runtime.service.service_executor import CURRENT_REQUEST
-from sage.kernel.runtime.service.service_message import ServiceRequest
+from sage.kernel.runtime.service.channel.service_message import ServiceRequest
+from sage.kernel.runtime.service.hosting.service_executor import CURRENT_REQUEST
 
 TRACE_ID = "trace_id"
 

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.service_executor import STREAM_CLOSE, STREAM_NEXT, Respond
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.channel.service_message import (
     ServiceRequest,
     ServiceResponse,
     error_name,
 )
+from sage.kernel.runtime.service.hosting.service_executor import STREAM_CLOSE, STREAM_NEXT, Respond
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

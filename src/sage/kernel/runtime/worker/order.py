@@ -15,16 +15,16 @@ from sage.common.errors import JobError
 from sage.dataflow.graph.execution_graph import ExecutionGraph
 from sage.kernel.runtime.exchange.figures import SlotFigures
 from sage.kernel.runtime.exchange.links import Mesh
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.policy.call_statistics import Calls
-from sage.kernel.runtime.service.service_address import ServiceAddress
 from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeState
 from sage.kernel.runtime.task.operator_state import StatePart
 from sage.kernel.runtime.task.restored_state import RestoredState
 from sage.kernel.state.backend import StateBackend
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.ray_actor import RayServices
+    from sage.kernel.runtime.service.hosting.ray_actor import RayServices
 
 
 @dataclass(frozen=True)

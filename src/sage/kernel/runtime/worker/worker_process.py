@@ -27,7 +27,7 @@ from sage.common.clock import SystemClock
 from sage.dataflow.graph.job_graph import JobVertex
 from sage.kernel.runtime.exchange.exchange import SlotExchange
 from sage.kernel.runtime.exchange.links import Links
-from sage.kernel.runtime.service.remote_services import RemoteServices
+from sage.kernel.runtime.service.hosting.remote_services import RemoteServices
 from sage.kernel.runtime.service.service_caller import ServiceManager
 from sage.kernel.runtime.task.checkpoint_orders import SnapshotFigures, TakeState
 from sage.kernel.runtime.task.counters import Counters

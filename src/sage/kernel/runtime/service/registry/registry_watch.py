@@ -9,7 +9,11 @@ from typing import Final
 from sage.common.clock import Clock, Doorbell
 from sage.common.errors import SageError
 from sage.common.log import RateLimit, get_logger
-from sage.kernel.runtime.service.service_info import ServiceEvent, ServiceInfo, list_changes
+from sage.kernel.runtime.service.registry.service_info import (
+    ServiceEvent,
+    ServiceInfo,
+    list_changes,
+)
 
 Look = Callable[[], Mapping[str, ServiceInfo]]
 Callback = Callable[[ServiceEvent], None]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from sage.common.process_id import ProcessId
-from sage.kernel.runtime.service.service_settings import Isolation
+from sage.kernel.runtime.service.config.service_settings import Isolation
 
 ServiceState = Literal["starting", "healthy", "unhealthy", "stopped"]
 """How an instance is, in its own words."""

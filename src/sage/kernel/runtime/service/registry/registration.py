@@ -15,8 +15,8 @@ from sage.common.ids import new_uuid
 from sage.common.process_id import ProcessId
 from sage.common.settings import Seconds
 from sage.common.suggest import shorten
-from sage.kernel.runtime.service.service_info import ServiceInfo, ServiceState
-from sage.kernel.runtime.service.service_settings import Isolation
+from sage.kernel.runtime.service.config.service_settings import Isolation
+from sage.kernel.runtime.service.registry.service_info import ServiceInfo, ServiceState
 
 MAX_NAME: Final = 200
 """How many characters the name of a service may have."""

@@ -17,14 +17,14 @@ import msgspec
 from sage.common.clock import Doorbell
 from sage.common.errors import SageError
 from sage.common.log import get_logger
+from sage.kernel.runtime.service.call.service_future import ServiceFuture
 from sage.kernel.runtime.service.policy.call_options import CallOptions
-from sage.kernel.runtime.service.registry_directory import MAX_BYTES
-from sage.kernel.runtime.service.service_future import ServiceFuture
-from sage.kernel.runtime.service.service_info import ServiceInfo, ServiceState
+from sage.kernel.runtime.service.registry.registry_directory import MAX_BYTES
+from sage.kernel.runtime.service.registry.service_info import ServiceInfo, ServiceState
 from sage.kernel.runtime.service.service_registry import ServiceRegistry
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.service_host import ServiceHost
+    from sage.kernel.runtime.service.hosting.service_host import ServiceHost
 
 _SECONDS = 1.0
 _OVERDUE_SECONDS = 10.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sage.common.log import get_logger
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.service_future import ServiceFuture
+    from sage.kernel.runtime.service.call.service_future import ServiceFuture
 
 Callback = Callable[["ServiceFuture"], object]
 

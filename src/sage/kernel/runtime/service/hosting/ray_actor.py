@@ -21,11 +21,7 @@ from typing import Any, Final
 import cloudpickle
 
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
-from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
-from sage.kernel.runtime.service.service_context import ServiceContext
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.channel.service_message import (
     HEADER_BYTES,
     ServiceResponse,
     failure,
@@ -34,6 +30,10 @@ from sage.kernel.runtime.service.service_message import (
     read_request,
     read_request_head,
 )
+from sage.kernel.runtime.service.hosting.service_context import ServiceContext
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
 
 CONTROL: Final = "control"
 """The concurrency group of all that must not wait behind requests."""
@@ -157,7 +157,7 @@ class RayReplica:
             self._failure = traceback.format_exc()
 
     def _make(self, order: RayOrder) -> None:
-        from sage.kernel.runtime.service.ray_channel import RayDirectory  # noqa: PLC0415 - a circle
+        from sage.kernel.runtime.service.channel.ray_channel import RayDirectory  # noqa: PLC0415 - a circle
 
         self._services = RayDirectory(
             order.address.token, order.others, order.elsewhere, order.middleware

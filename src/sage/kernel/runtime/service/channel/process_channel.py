@@ -19,16 +19,16 @@ from sage.common.errors import (
     ServiceUnavailableError,
 )
 from sage.kernel.runtime.service.base_service_task import RequestQueue
-from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
-from sage.kernel.runtime.service.queue_handles import QueueHandles
-from sage.kernel.runtime.service.response_lane import Place, ResponseLane
-from sage.kernel.runtime.service.service_address import ServiceAddress, lane_name
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.channel.queue_handles import QueueHandles
+from sage.kernel.runtime.service.channel.response_lane import Place, ResponseLane
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress, lane_name
+from sage.kernel.runtime.service.channel.service_message import (
     PackedAddresses,
     pack_cancel,
     pack_request,
 )
+from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
 from sage.kernel.transport.sage_queue import SageQueue, remove_queue
 
 _LANE_BYTES = 8 << 20

@@ -8,8 +8,8 @@ from math import inf
 from typing import Final
 
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask, RequestQueue
-from sage.kernel.runtime.service.call_timer import CallTimer
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.call.call_timer import CallTimer
+from sage.kernel.runtime.service.call.service_future import ServiceFuture, Waiter
 
 _LONGEST_WAIT: Final = 3600.0
 

@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from sage.common.clock import SystemClock
 from sage.common.suggest import shorten
-from sage.kernel.runtime.service.batch_window import WaitingCall
-from sage.kernel.runtime.service.batcher import Batcher
+from sage.kernel.runtime.service.batches.batch_window import WaitingCall
+from sage.kernel.runtime.service.batches.batcher import Batcher
 from sage.kernel.runtime.service.batching import BatchLimits
-from sage.kernel.runtime.service.service_executor import CURRENT_REQUEST, Respond
-from sage.kernel.runtime.service.service_message import ServiceRequest, ServiceResponse, failure
-from sage.kernel.runtime.service.slots import Turns
+from sage.kernel.runtime.service.channel.service_message import (
+    ServiceRequest,
+    ServiceResponse,
+    failure,
+)
+from sage.kernel.runtime.service.channel.slots import Turns
+from sage.kernel.runtime.service.hosting.service_executor import CURRENT_REQUEST, Respond
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner, Key
+    from sage.kernel.runtime.service.hosting.coroutine_runner import CoroutineRunner, Key
 
 _NOT_LISTS = (str, bytes, bytearray, Mapping, Set)
 

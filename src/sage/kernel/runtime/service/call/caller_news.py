@@ -12,9 +12,9 @@ import threading
 import time
 
 from sage.common.errors import QueueError, QueueInUseError
-from sage.kernel.runtime.service.response_lane import Place
-from sage.kernel.runtime.service.service_address import lane_prefix
-from sage.kernel.runtime.service.service_message import Kind, pack_header
+from sage.kernel.runtime.service.channel.response_lane import Place
+from sage.kernel.runtime.service.channel.service_address import lane_prefix
+from sage.kernel.runtime.service.channel.service_message import Kind, pack_header
 from sage.kernel.transport.sage_queue import SageQueue, list_queues, remove_queue
 
 _LOOK_SECONDS = 0.03

@@ -17,9 +17,9 @@ from typing import Final
 
 from sage.common.clock import Doorbell
 from sage.common.errors import QueueError, ServiceUnavailableError
-from sage.kernel.runtime.service.callbacks import READING, Postponed, run_postponed
-from sage.kernel.runtime.service.service_future import ServiceFuture
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.callbacks import READING, Postponed, run_postponed
+from sage.kernel.runtime.service.call.service_future import ServiceFuture
+from sage.kernel.runtime.service.channel.service_message import (
     Header,
     Kind,
     failure,

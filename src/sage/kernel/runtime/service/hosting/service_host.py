@@ -13,21 +13,21 @@ from sage.common.ids import new_uuid
 from sage.common.log import get_logger
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
-from sage.kernel.runtime.service.call_path import CallPath, Channel, Surroundings
-from sage.kernel.runtime.service.local_channel import LocalChannel
+from sage.kernel.runtime.service.call.call_path import CallPath, Channel, Surroundings
+from sage.kernel.runtime.service.channel.local_channel import LocalChannel
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress
+from sage.kernel.runtime.service.hosting.service_context import ServiceContext
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.hosting.service_life import ServiceLife
 from sage.kernel.runtime.service.local_service_task import LocalServiceTask
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.policy.call_statistics import Calls
-from sage.kernel.runtime.service.service_address import ServiceAddress
-from sage.kernel.runtime.service.service_context import ServiceContext
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_life import ServiceLife
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.process_channel import CallerSide
-    from sage.kernel.runtime.service.ray_actor import RayAddress, RayServices
-    from sage.kernel.runtime.service.ray_channel import RaySide
-    from sage.kernel.runtime.service.service_process_manager import ServiceProcessManager
+    from sage.kernel.runtime.service.channel.process_channel import CallerSide
+    from sage.kernel.runtime.service.channel.ray_channel import RaySide
+    from sage.kernel.runtime.service.hosting.ray_actor import RayAddress, RayServices
+    from sage.kernel.runtime.service.hosting.service_process_manager import ServiceProcessManager
 
 
 class ServiceHost:
@@ -302,12 +302,12 @@ class ServiceHost:
 
     def _process_task(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
         # What it takes to start processes is imported by those who do.
-        from sage.kernel.runtime.service.process_channel import CallerSide  # noqa: PLC0415
+        from sage.kernel.runtime.service.channel.process_channel import CallerSide  # noqa: PLC0415
+        from sage.kernel.runtime.service.hosting.service_process_manager import (  # noqa: PLC0415
+            ServiceProcessManager,
+        )
         from sage.kernel.runtime.service.process_service_task import (  # noqa: PLC0415
             ProcessServiceTask,
-        )
-        from sage.kernel.runtime.service.service_process_manager import (  # noqa: PLC0415
-            ServiceProcessManager,
         )
 
         if self._manager is None:
@@ -325,7 +325,7 @@ class ServiceHost:
 
     def _ray_task(self, factory: ServiceFactory) -> tuple[BaseServiceTask, Channel]:
         # Only those who use Ray have it.
-        from sage.kernel.runtime.service.ray_channel import RaySide  # noqa: PLC0415
+        from sage.kernel.runtime.service.channel.ray_channel import RaySide  # noqa: PLC0415
         from sage.kernel.runtime.service.ray_service_task import (  # noqa: PLC0415
             RayServiceTask,
         )
@@ -355,7 +355,7 @@ class ServiceHost:
         """Return where other processes find the services on Ray, which run; None: there are none."""
         if self._ray_side is None:
             return None
-        from sage.kernel.runtime.service.ray_actor import RayServices  # as above  # noqa: PLC0415
+        from sage.kernel.runtime.service.hosting.ray_actor import RayServices  # as above  # noqa: PLC0415
         from sage.kernel.transport.ray_runtime import ray_cluster  # noqa: PLC0415
 
         return RayServices(ray_cluster(), tuple(self._ray_addresses().values()))

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from sage.kernel.runtime.service.service_info import ServiceInfo
+from sage.kernel.runtime.service.registry.service_info import ServiceInfo
 
 
 class RegistryStore(Protocol):

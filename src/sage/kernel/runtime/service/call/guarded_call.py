@@ -15,6 +15,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sage.common.errors import ServiceCancelledError, ServiceError
+from sage.kernel.runtime.service.call.service_future import Calls, ServiceFuture
+from sage.kernel.runtime.service.channel.service_message import (
+    ServiceRequest,
+    ServiceResponse,
+    StreamToken,
+    error_name,
+    error_of,
+    failure,
+)
 from sage.kernel.runtime.service.middleware import MiddlewareChain
 from sage.kernel.runtime.service.policy.breaker import CircuitBreaker
 from sage.kernel.runtime.service.policy.cache import MISS, ResultCache
@@ -24,18 +33,9 @@ from sage.kernel.runtime.service.policy.call_statistics import MethodRecorder
 from sage.kernel.runtime.service.policy.hedge import HedgePolicy, Hedging
 from sage.kernel.runtime.service.policy.limits import CallLimit, CallRateLimit
 from sage.kernel.runtime.service.policy.retry import RetryBudget
-from sage.kernel.runtime.service.service_future import Calls, ServiceFuture
-from sage.kernel.runtime.service.service_message import (
-    ServiceRequest,
-    ServiceResponse,
-    StreamToken,
-    error_name,
-    error_of,
-    failure,
-)
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.call_path import Channel, Surroundings
+    from sage.kernel.runtime.service.call.call_path import Channel, Surroundings
 
 _monotonic = time.monotonic
 

@@ -23,9 +23,9 @@ import cloudpickle
 
 from sage.common.errors import ServiceUnavailableError
 from sage.common.log import get_logger
-from sage.kernel.runtime.service.caller_news import CallerNews
-from sage.kernel.runtime.service.response_lane import Place
-from sage.kernel.runtime.service.service_process import FAILED, READY, ProcessOrder
+from sage.kernel.runtime.service.call.caller_news import CallerNews
+from sage.kernel.runtime.service.channel.response_lane import Place
+from sage.kernel.runtime.service.hosting.service_process import FAILED, READY, ProcessOrder
 
 _LONGEST_BACKOFF = 10.0
 

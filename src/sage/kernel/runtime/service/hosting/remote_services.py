@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from sage.kernel.runtime.service.call_path import CallPath, Channel, Surroundings
+from sage.kernel.runtime.service.call.call_path import CallPath, Channel, Surroundings
+from sage.kernel.runtime.service.channel.process_channel import CallerSide
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress
 from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.runtime.service.policy.call_statistics import Calls
 from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
-from sage.kernel.runtime.service.process_channel import CallerSide
-from sage.kernel.runtime.service.service_address import ServiceAddress
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.ray_actor import RayServices
-    from sage.kernel.runtime.service.ray_channel import RaySide
+    from sage.kernel.runtime.service.channel.ray_channel import RaySide
+    from sage.kernel.runtime.service.hosting.ray_actor import RayServices
 
 
 class RemoteServices:
@@ -75,7 +75,7 @@ class RemoteServices:
 
     def _join_ray(self) -> RaySide:
         # Only those who use Ray have it.
-        from sage.kernel.runtime.service.ray_channel import RaySide  # noqa: PLC0415
+        from sage.kernel.runtime.service.channel.ray_channel import RaySide  # noqa: PLC0415
 
         if self._ray_side is None:
             assert self._ray is not None

@@ -12,8 +12,8 @@ import msgspec
 
 from sage.common.clock import Doorbell
 from sage.common.errors import ServiceCancelledError, ServiceTimeoutError
-from sage.kernel.runtime.service.callbacks import run_callbacks
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.callbacks import run_callbacks
+from sage.kernel.runtime.service.channel.service_message import (
     ServiceRequest,
     ServiceResponse,
     StreamToken,

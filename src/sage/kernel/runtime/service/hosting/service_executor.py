@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sage.common.errors import ServiceMethodError, ServiceTimeoutError, ServiceUnavailableError
 from sage.common.suggest import did_you_mean
 from sage.kernel.runtime.service.batching import batched_methods
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.channel.service_message import (
     ServiceRequest,
     ServiceResponse,
     StreamToken,
@@ -27,8 +27,8 @@ from sage.kernel.runtime.service.service_message import (
 )
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.batched_calls import BatchedCalls
-    from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner
+    from sage.kernel.runtime.service.batches.batched_calls import BatchedCalls
+    from sage.kernel.runtime.service.hosting.coroutine_runner import CoroutineRunner
 
 Respond = Callable[[ServiceResponse], object]
 
@@ -186,7 +186,7 @@ class ServiceExecutor:
         if not limits:
             return None
         # Threads and clocks for batches: most services have no use for them.
-        from sage.kernel.runtime.service.batched_calls import BatchedCalls  # noqa: PLC0415
+        from sage.kernel.runtime.service.batches.batched_calls import BatchedCalls  # noqa: PLC0415
 
         return BatchedCalls(
             self.name,
@@ -223,7 +223,7 @@ class ServiceExecutor:
 
     def _coroutines(self) -> CoroutineRunner:
         # asyncio takes long to import; most services have no use for it.
-        from sage.kernel.runtime.service.coroutine_runner import CoroutineRunner  # noqa: PLC0415
+        from sage.kernel.runtime.service.hosting.coroutine_runner import CoroutineRunner  # noqa: PLC0415
 
         with self._lock:
             if self._runner is None:

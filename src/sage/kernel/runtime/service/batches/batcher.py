@@ -12,10 +12,10 @@ from sage.common.errors import (
     ServiceTimeoutError,
     ServiceUnavailableError,
 )
-from sage.kernel.runtime.service.batch_window import BatchWindow, WaitingCall
+from sage.kernel.runtime.service.batches.batch_window import BatchWindow, WaitingCall
 from sage.kernel.runtime.service.batching import BatchLimits
-from sage.kernel.runtime.service.service_message import failure
-from sage.kernel.runtime.service.slots import Turns
+from sage.kernel.runtime.service.channel.service_message import failure
+from sage.kernel.runtime.service.channel.slots import Turns
 
 RunBatch = Callable[[list[WaitingCall]], None]
 

@@ -20,8 +20,21 @@ from typing import Any, NoReturn, Protocol
 from sage.common.clock import Clock, SystemClock
 from sage.common.errors import ServiceCycleError, ServiceError, ServiceTimeoutError
 from sage.kernel.runtime.service.base_service_task import RequestQueue
-from sage.kernel.runtime.service.call_timer import CallTimer
-from sage.kernel.runtime.service.guarded_call import GuardedCall, Guards
+from sage.kernel.runtime.service.call.call_timer import CallTimer
+from sage.kernel.runtime.service.call.guarded_call import GuardedCall, Guards
+from sage.kernel.runtime.service.call.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.channel.service_message import (
+    ServiceRequest,
+    ServiceResponse,
+    StreamToken,
+    error_name,
+    failure,
+)
+from sage.kernel.runtime.service.hosting.service_executor import (
+    CURRENT_REQUEST,
+    STREAM_CLOSE,
+    STREAM_NEXT,
+)
 from sage.kernel.runtime.service.middleware import MiddlewareChain, ServiceMiddleware
 from sage.kernel.runtime.service.policy.breaker import CircuitBreaker
 from sage.kernel.runtime.service.policy.cache import ResultCache
@@ -31,19 +44,6 @@ from sage.kernel.runtime.service.policy.hedge import Hedging
 from sage.kernel.runtime.service.policy.limits import CallLimit, CallRateLimit
 from sage.kernel.runtime.service.policy.policy_config import PolicyConfig
 from sage.kernel.runtime.service.policy.retry import RetryBudget
-from sage.kernel.runtime.service.service_executor import (
-    CURRENT_REQUEST,
-    STREAM_CLOSE,
-    STREAM_NEXT,
-)
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import (
-    ServiceRequest,
-    ServiceResponse,
-    StreamToken,
-    error_name,
-    failure,
-)
 from sage.kernel.runtime.service.trace import context_below
 from sage.kernel.runtime.service.tracing import with_tracing
 

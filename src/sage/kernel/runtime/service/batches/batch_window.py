@@ -7,10 +7,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from sage.kernel.runtime.service.batching import BatchLimits
-from sage.kernel.runtime.service.service_message import ServiceRequest
+from sage.kernel.runtime.service.channel.service_message import ServiceRequest
 
 if TYPE_CHECKING:
-    from sage.kernel.runtime.service.service_executor import Respond
+    from sage.kernel.runtime.service.hosting.service_executor import Respond
 
 
 @dataclass(slots=True, eq=False)

@@ -23,18 +23,18 @@ from sage.common.errors import (
 from sage.common.ids import new_uuid
 from sage.common.log import get_logger
 from sage.kernel.runtime.service.base_service_task import RequestQueue
-from sage.kernel.runtime.service.call_path import CallPath, Surroundings
-from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
-from sage.kernel.runtime.service.ray_actor import CONTROL, RayAddress
-from sage.kernel.runtime.service.response_lane import Place, ResponseLane
-from sage.kernel.runtime.service.service_future import ServiceFuture, Waiter
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.call.call_path import CallPath, Surroundings
+from sage.kernel.runtime.service.call.service_future import ServiceFuture, Waiter
+from sage.kernel.runtime.service.channel.response_lane import Place, ResponseLane
+from sage.kernel.runtime.service.channel.service_message import (
     PackedAddresses,
     failure,
     pack_request,
     pack_response,
 )
+from sage.kernel.runtime.service.hosting.ray_actor import CONTROL, RayAddress
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
+from sage.kernel.runtime.service.policy.balancer import UNHEALTHY, choose_replica
 from sage.kernel.transport.in_process import InProcessQueue
 from sage.kernel.transport.ray_runtime import RayLease, import_ray
 

@@ -28,13 +28,9 @@ from sage.common.errors import (
     QueueNotFoundError,
 )
 from sage.kernel.runtime.service.base_service_task import BaseServiceTask
-from sage.kernel.runtime.service.middleware import ServiceMiddleware
-from sage.kernel.runtime.service.queue_handles import QueueHandles
-from sage.kernel.runtime.service.remote_services import RemoteServices
-from sage.kernel.runtime.service.service_address import ServiceAddress, lane_reader
-from sage.kernel.runtime.service.service_context import ServiceContext
-from sage.kernel.runtime.service.service_factory import ServiceFactory
-from sage.kernel.runtime.service.service_message import (
+from sage.kernel.runtime.service.channel.queue_handles import QueueHandles
+from sage.kernel.runtime.service.channel.service_address import ServiceAddress, lane_reader
+from sage.kernel.runtime.service.channel.service_message import (
     HEADER_BYTES,
     Kind,
     ServiceResponse,
@@ -48,7 +44,11 @@ from sage.kernel.runtime.service.service_message import (
     read_request,
     read_request_head,
 )
-from sage.kernel.runtime.service.slots import NoSlots
+from sage.kernel.runtime.service.channel.slots import NoSlots
+from sage.kernel.runtime.service.hosting.remote_services import RemoteServices
+from sage.kernel.runtime.service.hosting.service_context import ServiceContext
+from sage.kernel.runtime.service.hosting.service_factory import ServiceFactory
+from sage.kernel.runtime.service.middleware import ServiceMiddleware
 from sage.kernel.transport import queue_files
 from sage.kernel.transport.sage_queue import SageQueue
 

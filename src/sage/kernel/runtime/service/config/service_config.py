@@ -26,8 +26,8 @@ import msgspec
 from sage.common.quiet import QuietDict
 from sage.common.settings import Settings, read_settings
 from sage.common.yaml_file import UNREAD_KEYS, YamlNode, read_yaml
-from sage.kernel.runtime.service.service_class import resolve_class
-from sage.kernel.runtime.service.service_settings import (
+from sage.kernel.runtime.service.config.service_class import resolve_class
+from sage.kernel.runtime.service.config.service_settings import (
     DiscoveryConfig,
     Isolation,
     MonitoringConfig,

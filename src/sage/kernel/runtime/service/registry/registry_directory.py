@@ -20,7 +20,7 @@ import msgspec
 from sage.common.ids import new_uuid
 from sage.common.log import get_logger
 from sage.common.private_directory import check_private, make_private, runtime_directory
-from sage.kernel.runtime.service.service_info import ServiceInfo
+from sage.kernel.runtime.service.registry.service_info import ServiceInfo
 
 MAX_BYTES: Final = 64 * 1024
 """How long a file may be."""

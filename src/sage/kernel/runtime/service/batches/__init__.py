@@ -1,0 +1,1 @@
+"""How calls become batches for methods that work on many at once."""

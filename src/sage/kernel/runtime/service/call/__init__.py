@@ -1,0 +1,1 @@
+"""A call on its way: its path, its policies, its end."""

@@ -1,0 +1,1 @@
+"""The settings of services, and how they are read from a file."""

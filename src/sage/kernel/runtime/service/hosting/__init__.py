@@ -1,0 +1,1 @@
+"""What makes, runs, watches and ends services, in this process, others or Ray actors."""

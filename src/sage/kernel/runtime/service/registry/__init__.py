@@ -1,0 +1,1 @@
+"""Who offers which service, on this machine."""
