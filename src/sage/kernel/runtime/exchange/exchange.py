@@ -332,8 +332,12 @@ class SlotExchange:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether another slot of a loop is behind: sources would only make it worse."""
-        return bool(self._behind)
+        """Whether sources would only make it worse: another slot has enough, or is behind in a loop.
+
+        A slot that sends all the same would stand still in the midst of a batch, and not work on what
+        the others wait to be rid of.
+        """
+        return bool(self._behind) or self.links.is_full()
 
     def _waits(self, receiver: Receiver) -> bool:
         return self.aligning is None and receiver.is_full()

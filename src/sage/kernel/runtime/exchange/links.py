@@ -198,6 +198,14 @@ class Links:
         ring_bell(bell)
         return True
 
+    def is_full(self) -> bool:
+        """Say whether there is a slot to which nothing more is to be sent for now."""
+        now = time.monotonic()
+        return any(
+            self._limits[slot].is_reached(channel.qsize(), now)
+            for slot, (channel, _) in self._outbound.items()
+        )
+
     def receive(self, leave: Container[int] = ()) -> list[tuple[int, bytes]]:
         """Return what has come, with the slot from which it came.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sage.common.clock import Doorbell
 from sage.common.errors import OperatorError
@@ -46,6 +46,10 @@ from sage.kernel.runtime.task.task_state import TaskState
 if TYPE_CHECKING:
     from sage.kernel.runtime.exchange.exchange import SlotExchange
     from sage.kernel.runtime.service.policy.call_statistics import Calls
+
+
+_RECEIVING_SECONDS: Final = 0.01
+_LOOK_AGAIN: Final = 0.001
 
 
 class _LeftError(Exception):
@@ -280,8 +284,15 @@ class Task:
             self._wait()
 
     def _receive(self, exchange: SlotExchange) -> bool:
-        """Take what has come from other slots, and send what has waited for long enough."""
-        moved = exchange.receive(self)
+        """Take what has come from other slots, and send what has waited for long enough.
+
+        All of it, if that does not take long: else more would be under way with every batch of the
+        sources.
+        """
+        monotonic = self._job.clock.monotonic
+        until, moved = monotonic() + _RECEIVING_SECONDS, exchange.receive(self)
+        while moved and monotonic() < until and exchange.receive(self):
+            pass
         if moved and self._time:
             self._time.advance()
         exchange.flush_old()
@@ -343,6 +354,8 @@ class Task:
     def _sleep(self, seconds: float | None) -> None:
         held_up = self._exchange is not None and self._exchange.is_held_up
         watch = self._meter.blocked if held_up else self._meter.idle
+        if held_up:  # nobody rings when there is room again
+            seconds = _LOOK_AGAIN if seconds is None else min(seconds, _LOOK_AGAIN)
         watch.start()
         self._job.clock.wait(self._doorbell, seconds)
         watch.stop()
