@@ -139,9 +139,12 @@ def test_after_ctrl_c_the_exit_code_says_so(program):
     with subprocess.Popen(
         command(app), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout.readline() == "running\n"
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        try:
+            assert process.stdout.readline() == "running\n"
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Ctrl-C: cancelling job 'app'" in err
     assert "Traceback" not in err

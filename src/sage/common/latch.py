@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+from typing import Final
+
+_LOOK_AGAIN: Final = 0.5
 
 
 class Latch:
@@ -37,8 +41,12 @@ class Latch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, for at most `timeout` seconds; say whether it is."""
-        if self._is_set:
-            return True
-        if self._closed.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            self._closed.release()
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._is_set:
+            left = _LOOK_AGAIN if until is None else until - time.monotonic()
+            if left <= 0:
+                break
+            # Python sees a signal that comes just before a thread sleeps only when it wakes again.
+            if self._closed.acquire(timeout=min(left, _LOOK_AGAIN)):
+                self._closed.release()
         return self._is_set
