@@ -281,7 +281,7 @@ class Task:
         held_up = self._exchange is not None and self._exchange.is_held_up
         read = not held_up and self._intake.read(time)
         if not (read or backlog or moved or is_done()):
-            self._wait()
+            self._wait(held_up=held_up)
 
     def _receive(self, exchange: SlotExchange) -> bool:
         """Take what has come from other slots, and send what has waited for long enough.
@@ -339,7 +339,8 @@ class Task:
         self._meter.blocked.stop()
         self._check_cancelled()
 
-    def _wait(self) -> None:
+    def _wait(self, *, held_up: bool) -> None:
+        """Wait for what there may be to do; not long where the sources were not asked."""
         polled = self._intake.poll_intervals()
         due = self._time.next_look() if self._time else None
         if due is not None:
@@ -347,15 +348,14 @@ class Task:
         if self._exchange is not None:
             self._exchange.flush()
         if self._intake or self._time.is_waiting() or self._exchange is not None:
-            self._sleep(min(polled, default=None))
+            if held_up:  # nobody rings when there is room again
+                polled.append(_LOOK_AGAIN)
+            self._sleep(min(polled, default=None), held_up=held_up)
         if self._time:
             self._time.advance()
 
-    def _sleep(self, seconds: float | None) -> None:
-        held_up = self._exchange is not None and self._exchange.is_held_up
+    def _sleep(self, seconds: float | None, *, held_up: bool = False) -> None:
         watch = self._meter.blocked if held_up else self._meter.idle
-        if held_up:  # nobody rings when there is room again
-            seconds = _LOOK_AGAIN if seconds is None else min(seconds, _LOOK_AGAIN)
         watch.start()
         self._job.clock.wait(self._doorbell, seconds)
         watch.stop()
