@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from patience import PATIENCE
 from recovery.ledger import Ledger
 from recovery.running import checkpoint_of, recovering
 from recovery.scripted_source import Checkpoint, Fail, ScriptedSource
@@ -62,9 +63,9 @@ def wait_restarting(env, clock):
 
 def wait_for(condition):
     """Return once a condition holds."""
-    patience = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < patience
+        assert time.monotonic() < until
         os.sched_yield()
 
 

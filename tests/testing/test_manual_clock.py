@@ -1,6 +1,7 @@
 """The manual clock: time passes when the test says so, and whoever waited for it is woken."""
 
 import threading
+from math import inf
 
 import pytest
 
@@ -60,6 +61,29 @@ def test_an_earlier_ring_or_no_time_at_all_ends_a_wait_at_once():
     clock.wait(doorbell, 0)
     doorbell.ring()
     clock.wait(doorbell, 10)
+
+
+def test_a_deadline_stays_right_when_time_passes_before_the_wait():
+    clock = ManualClock()
+    deadline = clock.monotonic() + 30
+    clock.advance(seconds=30)
+    clock.wait_until(Doorbell(), deadline)
+
+
+def test_a_deadline_ends_a_wait_and_infinity_does_not():
+    clock, never = ManualClock(), Doorbell()
+    due = threading.Thread(target=clock.wait_until, args=(Doorbell(), 2.0))
+    rung = threading.Thread(target=clock.wait_until, args=(never, inf))
+    due.start()
+    rung.start()
+    clock.wait_waiting(2)
+    clock.advance(seconds=2)
+    due.join(10)
+    assert not due.is_alive()
+    assert rung.is_alive()
+    never.ring()
+    rung.join(10)
+    assert not rung.is_alive()
 
 
 def test_waiting_for_threads_that_do_not_come_fails():

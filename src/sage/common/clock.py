@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 
@@ -48,6 +49,13 @@ class Clock(Protocol):
         """Wait until `doorbell` rings or `timeout` seconds of this clock have passed."""
         ...
 
+    def wait_until(self, doorbell: Doorbell, deadline: float) -> None:
+        """Wait until `doorbell` rings or `monotonic` has come to `deadline`, infinity for never.
+
+        Unlike a timeout, a deadline stays right if time passes between its computing and the wait.
+        """
+        ...
+
 
 class SystemClock:
     """The operating system's clock."""
@@ -63,3 +71,7 @@ class SystemClock:
     def wait(self, doorbell: Doorbell, timeout: float | None) -> None:
         """Wait until `doorbell` rings or `timeout` seconds have passed."""
         doorbell.wait(timeout)
+
+    def wait_until(self, doorbell: Doorbell, deadline: float) -> None:
+        """Wait until `doorbell` rings or `monotonic` has come to `deadline`."""
+        doorbell.wait(None if deadline == inf else deadline - time.monotonic())

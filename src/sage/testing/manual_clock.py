@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from math import inf
 
 from sage.common.clock import Doorbell
+
+_NEVER = 1 << 63  # microseconds
 
 
 class ManualClock:
@@ -56,19 +57,30 @@ class ManualClock:
         if timeout is not None and timeout <= 0:
             doorbell.wait(0)
             return
-        with self._waiting(doorbell, timeout):
-            doorbell.wait()
-
-    @contextmanager
-    def _waiting(self, doorbell: Doorbell, timeout: float | None) -> Iterator[None]:
         with self._changed:
-            never = 1 << 63
-            deadline = never if timeout is None else self._micros + max(1, round(timeout * 1e6))
-            waiter = (deadline, doorbell)
-            self._waiters.append(waiter)
-            self._changed.notify_all()
+            due = _NEVER if timeout is None else self._micros + max(1, round(timeout * 1e6))
+            waiter = self._register(due, doorbell)
+        self._wait(waiter)
+
+    def wait_until(self, doorbell: Doorbell, deadline: float) -> None:
+        """Wait until `doorbell` rings or this clock has come to `deadline` of `monotonic`."""
+        due = _NEVER if deadline == inf else round(deadline * 1e6)
+        with self._changed:
+            waiter = self._register(due, doorbell) if due > self._micros else None
+        if waiter is None:
+            doorbell.wait(0)
+        else:
+            self._wait(waiter)
+
+    def _register(self, due: int, doorbell: Doorbell) -> tuple[int, Doorbell]:
+        waiter = (due, doorbell)
+        self._waiters.append(waiter)
+        self._changed.notify_all()
+        return waiter
+
+    def _wait(self, waiter: tuple[int, Doorbell]) -> None:
         try:
-            yield
+            waiter[1].wait()
         finally:
             with self._changed:
                 self._waiters.remove(waiter)
@@ -76,8 +88,8 @@ class ManualClock:
     def wait_waiting(self, threads: int = 1, *, timeout: float = 10.0) -> None:
         """Return once at least `threads` threads wait on this clock.
 
-        A test calls it before `advance`: a thread that begins to wait later counts from the later
-        time, and would not be woken.
+        A test calls it before `advance`: a thread that begins to `wait` later counts from the later
+        time, and would not be woken. (One that uses `wait_until` returns at once.)
 
         Args:
             threads: How many threads must be waiting.

@@ -249,7 +249,7 @@ class Checkpointing:
             if due <= now:
                 self._take_in(partial(self._coordinator.tick, now))
             elif not self._closed:
-                self._clock.wait(self._bell, None if due == float("inf") else due - now)
+                self._clock.wait_until(self._bell, due)
 
     def _take_in(self, fact: Fact) -> None:
         """Hear a fact and do what follows; what nobody foresaw fails the job, not this thread."""

@@ -317,9 +317,8 @@ class Job:
             self._bell.wait()
             return
         due, fact = min(self._timers, key=itemgetter(0))
-        left = due - self._clock.monotonic()
-        if left > 0:
-            self._clock.wait(self._bell, left)
+        if due > self._clock.monotonic():
+            self._clock.wait_until(self._bell, due)
         else:
             self._timers.remove((due, fact))
             self._facts.append(fact)

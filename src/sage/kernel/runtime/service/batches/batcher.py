@@ -139,10 +139,9 @@ class Batcher:
                 due = min(map(self._due, self._windows.values()))
                 if self._closed and due == inf:
                     return False
-            left = due - self._clock.monotonic()
-            if left <= 0:
+            if due <= self._clock.monotonic():
                 return True
-            self._clock.wait(self._bell, None if left == inf else left)
+            self._clock.wait_until(self._bell, due)
 
     def _take(self) -> list[WaitingCall]:
         """Take the batch that is due, of several the one with the oldest call."""
