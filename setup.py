@@ -3,13 +3,14 @@
 from setuptools import Extension, setup
 
 TRANSPORT = "src/sage/kernel/transport"
+SOURCES = ("_sagequeue", "_plain", "_ring", "_ring_file")
 
 setup(
     ext_modules=[
         Extension(
             "sage.kernel.transport._sagequeue",
-            sources=[f"{TRANSPORT}/{name}.c" for name in ("_sagequeue", "_ring", "_ring_file")],
-            depends=[f"{TRANSPORT}/_ring.h"],
+            sources=[f"{TRANSPORT}/{name}.c" for name in SOURCES],
+            depends=[f"{TRANSPORT}/_plain.h", f"{TRANSPORT}/_ring.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", "1")],
             extra_compile_args=["-O2", "-std=c11", "-Wall", "-Wextra", "-pthread"],
             extra_link_args=["-pthread"],

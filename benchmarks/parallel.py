@@ -25,7 +25,7 @@ from sage.dataflow.function.source import Source, SourceReader
 
 NUMBERS = 400_000
 """Numbers for the map: ten seconds of work in one process."""
-WORDS = 10_000_000
+WORDS = 3_000_000
 FEW = 20
 """The short run has a twentieth of the records."""
 PER_LINE = 10
@@ -150,7 +150,7 @@ def bytewax_words(processes: int, count: int) -> None:
     """Run Bytewax's word count as its command line does: it has no other way to two processes."""
     flow = f"{__name__}:bytewax_flow({count})"
     command = [sys.executable, "-m", "bytewax.testing", flow, "--processes", str(processes)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, timeout=600)
 
 
 def parallel(rounds: int = 3, numbers: int = NUMBERS, words: int = WORDS) -> str:

@@ -63,6 +63,7 @@ class LoopWriter:
         bindings: What the names that are not made in the function stand for.
         loops: How many loops the next line is inside of.
         operators: How many operators the next line is inside of.
+        puts: Whether lines have come, since it was last set back, that let records wait to go on.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class LoopWriter:
         self.bindings: dict[str, Any] = {}
         self.loops = 1
         self.operators = 0
+        self.puts = False
         self._body: list[tuple[str, LineOrigin | None]] = []
         self._prologue: list[str] = []
         self._epilogue: list[str] = []

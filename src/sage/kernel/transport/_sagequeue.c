@@ -8,6 +8,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "_plain.h"
 #include "_ring.h"
 
 #include <errno.h>
@@ -757,6 +758,8 @@ static PyObject *arm(PyObject *Py_UNUSED(module), PyObject *args)
 
 static PyMethodDef module_methods[] = {
     {"initialise", initialise, METH_VARARGS, "Make an empty queue of a nameless file."},
+    {"pack", plain_pack, METH_VARARGS, "Turn a plain value into bytes; None if it is not plain."},
+    {"unpack", plain_unpack, METH_O, "Turn what pack returned back into the value."},
     {"_arm", arm, METH_VARARGS, "For tests: signal this process when it passes a step."},
     {NULL, NULL, 0, NULL}};
 

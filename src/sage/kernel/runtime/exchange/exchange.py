@@ -9,7 +9,6 @@ on it: otherwise two slots that wait for each other would wait for ever.
 
 from __future__ import annotations
 
-import pickle
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sage.common.suggest import shorten
 from sage.dataflow.graph.execution_graph import Exchange, ExecutionGraph
 from sage.kernel.runtime.exchange.alignment import Alignment
 from sage.kernel.runtime.exchange.figures import SlotMeter
+from sage.kernel.runtime.exchange.frames import FrameKind, can_be_sent, read_frame, write_frame
 from sage.kernel.runtime.exchange.links import Links
 from sage.kernel.runtime.exchange.loop_traffic import LoopTraffic
 from sage.kernel.runtime.exchange.routing import (
@@ -35,12 +35,6 @@ Deliver = Callable[[Sequence[Any]], None]
 Time = tuple[int, bool]
 """How far the time of an operator has come, in milliseconds, and whether it is idle."""
 
-_BATCH: Final = 0
-_TIME: Final = 1
-_END: Final = 2
-_BARRIER: Final = 3
-_LOOP: Final = 4
-_FULL: Final = 5
 _PATIENCE: Final = 0.005
 _MOST_GATHERED: Final = 1_024
 _FEWEST_GATHERED: Final = 16
@@ -73,12 +67,14 @@ class _Way:
 
     Attributes:
         exchange: The exchange.
+        wrapped: Whether a record travels as a tuple, its key or its time behind it.
         pending: The records gathered for each of the other slots.
         enough: How many of them are sent together: as many as make a frame of a good size.
         most: How many that are at most; fewer for a receiver that takes long for each frame.
     """
 
     exchange: Exchange
+    wrapped: bool
     pending: Mapping[int, list[Any]]
     enough: int
     most: int
@@ -161,7 +157,7 @@ class SlotExchange:
             refuse: Takes a value that has no place, and why.
         """
         route = make_router(exchange, packed=packed, first=self.slot, refuse=refuse)
-        way = self._way(exchange)
+        way = self._way(exchange, wrapped=packed)
 
         def send(values: Sequence[Any]) -> None:
             for index, part in route(values):
@@ -177,29 +173,29 @@ class SlotExchange:
 
     def keyed_sender(
         self, exchange: Exchange, take: Take | None
-    ) -> tuple[Callable[[Any], Take], Callable[[], None]]:
-        """Return what finds who takes the records that go into an exchange by their keys, one by one.
+    ) -> tuple[KeyPlaces, Callable[[], None]]:
+        """Return who takes the records that go into an exchange by their keys, one by one.
 
         Args:
             exchange: The exchange, of the spread `"hash"`.
             take: Takes those records that stay in this slot; None if it receives none.
 
         Returns:
-            What returns, for a key, what takes its records; and what is called now and then, at the
+            What takes the records of a key, by the key; and what is called now and then, at the
             latest when a thousand or so have been put in, to send what is enough.
         """
-        way = self._way(exchange)
+        way = self._way(exchange, wrapped=True)
         takers = [
             take if slot == self.slot and take is not None else way.pending[slot].append
             for slot in exchange.receivers
         ]
         places = KeyPlaces(self.graph.max_parallelism, takers)
-        return places.__getitem__, partial(self._send_full, way)
+        return places, partial(self._send_full, way)
 
-    def _way(self, exchange: Exchange) -> _Way:
+    def _way(self, exchange: Exchange, *, wrapped: bool) -> _Way:
         pending: dict[int, list[Any]] = {s: [] for s in exchange.receivers if s != self.slot}
         way = self._ways[exchange.number] = _Way(
-            exchange, pending, self._batch_size, self._batch_size
+            exchange, wrapped, pending, self._batch_size, self._batch_size
         )
         return way
 
@@ -235,7 +231,7 @@ class SlotExchange:
         news = {node: time for node, time in self.times().items() if self._told.get(node) != time}
         if news:
             self._told |= news
-            frame = _frame(_TIME, 0, news)
+            frame = write_frame(FrameKind.TIME, 0, news)
             for slot in self.links.receivers:
                 self._send(slot, frame)
                 self._loops.sent_times(news, slot)
@@ -251,11 +247,11 @@ class SlotExchange:
             self._over.add(exchange.number)
             for slot in exchange.receivers:
                 if slot != self.slot:
-                    self._send(slot, _frame(_END, exchange.number, None))
+                    self._send(slot, write_frame(FrameKind.END, exchange.number, None))
 
     def _send_batch(self, way: _Way, slot: int, values: list[Any]) -> None:
         try:
-            frame = _frame(_BATCH, way.exchange.number, values)
+            frame = write_frame(FrameKind.BATCH, way.exchange.number, values, wrapped=way.wrapped)
         except Exception as error:
             raise self._unsendable(way.exchange, values, error) from error
         fitting = _FRAME_BYTES * len(values) // len(frame)
@@ -294,7 +290,7 @@ class SlotExchange:
 
     def _unsendable(self, exchange: Exchange, values: list[Any], error: Exception) -> JobError:
         nodes, edge = self.graph.stream_graph.nodes, exchange.edge
-        record = next((value for value in values if not _can_be_sent(value)), values[0])
+        record = next((value for value in values if not can_be_sent(value)), values[0])
         return JobError(
             f"a record cannot go from {nodes[edge.source].name} to {nodes[edge.target].name} in "
             f"another process: {error}; the record: {shorten(record)}"
@@ -328,7 +324,7 @@ class SlotExchange:
         if is_behind != self._is_behind:
             self._is_behind = is_behind
             for slot in self._loops.others:
-                self._send(slot, _frame(_FULL, 0, is_behind))
+                self._send(slot, write_frame(FrameKind.FULL, 0, is_behind))
 
     @property
     def is_held_up(self) -> bool:
@@ -343,20 +339,20 @@ class SlotExchange:
         return self.aligning is None and receiver.is_full()
 
     def _take_frame(self, slot: int, frame: bytes, receiver: Receiver) -> None:
-        kind, number, body = pickle.loads(frame)  # noqa: S301 - of this very job, by this user
+        kind, number, body = read_frame(frame)
         self.meter.frames_received += 1
-        if kind == _BATCH:
+        if kind == FrameKind.BATCH:
             self._count_received(number, len(frame))
             self._loops.received(number)
             receiver.take_batch(number, body)
-        elif kind == _TIME:
+        elif kind == FrameKind.TIME:
             self._loops.received_times(body, slot)
             receiver.take_times(slot, body)
-        elif kind == _LOOP:
+        elif kind == FrameKind.LOOP:
             self._loops.ends[number].take(slot, body)
-        elif kind == _FULL:
+        elif kind == FrameKind.FULL:
             self._behind = self._behind | {slot} if body else self._behind - {slot}
-        elif kind == _END:
+        elif kind == FrameKind.END:
             self._open_senders[number].discard(slot)
             self._alignment.sender_ended(number, slot)
             self._pass_barriers()
@@ -422,7 +418,7 @@ class SlotExchange:
         if due:
             self.flush()
         for number in due:
-            frame = _frame(_BARRIER, number, self.aligning)
+            frame = write_frame(FrameKind.BARRIER, number, self.aligning)
             for slot in self.graph.exchanges[number].receivers:
                 if slot != self.slot:
                     self._send(slot, frame)
@@ -433,7 +429,7 @@ class SlotExchange:
         """Tell the other slots of a feedback loop that nothing is in flight in this one."""
         self.flush()
         for slot, message in self._loops.ends[loop].rest():
-            self._send(slot, _frame(_LOOP, loop, message))
+            self._send(slot, write_frame(FrameKind.LOOP, loop, message))
 
     def rests_of(self, loop: int) -> int:
         """Return how often a feedback loop has come to rest, in all of its slots."""
@@ -454,20 +450,3 @@ class SlotExchange:
         return [
             e.number for e in self.graph.exchanges if e.edge.target == node and e.number in mine
         ]
-
-
-def _frame(kind: int, number: int, body: object) -> bytes:
-    try:
-        return pickle.dumps((kind, number, body), 5)
-    except (AttributeError, pickle.PicklingError, TypeError):
-        import cloudpickle  # for what the main program or a function has defined  # noqa: PLC0415
-
-        return cloudpickle.dumps((kind, number, body), 5)  # type: ignore[no-any-return]
-
-
-def _can_be_sent(value: object) -> bool:
-    try:
-        _frame(_BATCH, 0, value)
-    except Exception:  # noqa: BLE001 - that is the question
-        return False
-    return True

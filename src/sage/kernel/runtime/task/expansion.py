@@ -56,6 +56,7 @@ class Expansion:
         self._task = task
         self._may_be_none = may_be_none
         self._slot = task.counters.slot(node.id, "produced")
+        self._waiting = 0  # how many items may wait behind the loop
 
     def run(self, items: Any, record: Any) -> Iterator[Any]:
         """Yield the items."""
@@ -70,19 +71,22 @@ class Expansion:
                     raise TaskCancelled  # noqa: TRY301 - it passes by the handler below
                 if produced >= look:
                     counts[self._slot] += produced - published
+                    self._waiting += produced - published
                     published = produced
                     # The quicker the items come, the more rarely the clock is looked at.
                     now = self._task.monotonic()
                     step = min(2 * step, BATCH_LIMIT) if now - before < _QUICK_SECONDS else 1
-                    if step == 1:
+                    if step == 1 or self._waiting >= BATCH_LIMIT:
+                        self._waiting = 0
                         self._task.flush()
-                    look, before = produced + step, now
+                    look, before = produced + min(step, BATCH_LIMIT - self._waiting), now
         except Exception as error:
             if self._fail is None:
                 raise
             self._fail(error, record)
         finally:
             counts[self._slot] += produced - published
+            self._waiting += produced - published
 
     def _checked(self, items: Any) -> Any:
         if items is not None:

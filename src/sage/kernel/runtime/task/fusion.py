@@ -431,6 +431,21 @@ class NodeScope:
         writer.loops += 1
         with writer.block(f"for {item} in {items}:", origin):
             yield item
+        self._pass_on_enough()
+
+    def _pass_on_enough(self) -> None:
+        """Write, behind a loop over items, that records which wait to go on do so when there are many.
+
+        A stream of items, which may be endless, sees to it by itself.
+        """
+        writer = self.writer
+        if writer.puts:
+            produced, enough = self.counter("produced"), writer.fresh("n")
+            writer.first(f"{enough} = {BATCH_LIMIT}")
+            with writer.block(f"if {produced} >= {enough}:"):
+                writer.line(f"{enough} = {produced} + {BATCH_LIMIT}")
+                writer.line(f"{writer.bind('flush', self._fuser.flush)}()")
+            writer.puts = False
 
     def _expansion(self) -> Callable[[Any, Any], Iterator[Any]]:
         functions = self._live.functions
@@ -479,22 +494,10 @@ class NodeScope:
     def _put(self, flow: Flow, port: Port) -> None:
         writer, name = self.writer, self.writer.bind("port", port)
         if isinstance(port, KeyedPort):
-            find = writer.bind("find", port.find)
+            places = writer.bind("places", port.places)
             # That a key has no place among the slots is a fault of the function that gave it.
-            self.attempt([f"{find}({flow.key})({packed(flow)})"], flow)
+            self.attempt([f"{places}[{flow.key}]({packed(flow)})"], flow)
         else:
             writer.line(f"{writer.bind('put', port.append)}({packed(flow)})")
-        if writer.loops > 1:  # one record may become millions: pass them on as they come
-            if isinstance(port, KeyedPort):
-                count = writer.fresh("n")
-                writer.first(f"{count} = 0")
-                writer.line(f"{count} += 1")
-                full = f"if {count} >= {BATCH_LIMIT}:"
-            else:
-                count = ""
-                full = f"if len({writer.bind('pending', port.pending)}) >= {BATCH_LIMIT}:"
-            with writer.block(full):
-                if count:
-                    writer.line(f"{count} = 0")
-                writer.line(f"{name}.flush()")
+        writer.puts = True
         writer.last(f"{name}.schedule()")

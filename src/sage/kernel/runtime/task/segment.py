@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import linecache
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import length_hint
 from typing import Any
 
@@ -72,7 +72,7 @@ class KeyedPort(Port):
 
     Args:
         ready: The ports that are to deliver.
-        find: Returns, for a key, what takes its records.
+        places: What takes the records of a key.
         settle: Sends on what has been gathered for other slots, if it is enough.
         here: The port of those records that stay; None: none do.
     """
@@ -80,12 +80,12 @@ class KeyedPort(Port):
     def __init__(
         self,
         ready: deque[Port],
-        find: Callable[[Any], Callable[[Any], object]],
+        places: Mapping[Any, Callable[[Any], object]],
         settle: Callable[[], None],
         here: Port | None,
     ) -> None:
         super().__init__(ready)
-        self.find = find
+        self.places = places
         self._settle = settle
         self._here = here
 
