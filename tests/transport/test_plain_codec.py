@@ -98,7 +98,7 @@ Point = collections.namedtuple("Point", "x y")
         int,
         ...,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_would_come_back_as_something_else_is_not_plain(value):
     for holder in (value, [value], (1, value), {"a": value}):
