@@ -126,7 +126,7 @@ def test_a_call_survives_the_death_of_its_process(isolation, tmp_path):
 
 
 def test_a_breaker_opens_on_timeouts_and_closes_after_a_probe(isolation, tmp_path):
-    breaker = {"consecutive_failures": 2, "open_seconds": 1.0, "probes": 1}
+    breaker = {"consecutive_failures": 2, "open_seconds": 2.0, "probes": 1}
     # A call that hangs inline hangs its caller: there, and there alone, its answer comes too late.
     options = (
         {"circuit_breaker": breaker, "max_concurrency": 4}
@@ -134,7 +134,7 @@ def test_a_breaker_opens_on_timeouts_and_closes_after_a_probe(isolation, tmp_pat
         else {"circuit_breaker": {**breaker, "failure_errors": ["ConnectionError"]}}
     )
     with counted(isolation, tmp_path, 2, **options) as made:
-        proxy = made.manager.get_sync_proxy("it").options(timeout=0.3)
+        proxy = made.manager.get_sync_proxy("it").options(timeout=0.8)
         method = proxy.fetch if isolation == "inline" else proxy.fetch_or_hang
         for _ in range(2):
             with pytest.raises((ServiceTimeoutError, ServiceCallError)):

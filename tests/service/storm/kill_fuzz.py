@@ -30,7 +30,8 @@ from pathlib import Path
 from sage.kernel.transport.queue_files import DIRECTORY_VARIABLE
 from sage.kernel.transport.sage_queue import list_queues, remove_stale_queues
 
-ORPHANS_END = 6.0
+ORPHANS_END = 20.0
+"""Seconds: five that they take at most, and what a busy machine adds."""
 HANG = 120.0
 FAILINGS = ("wrong", "hung", "lost", "doubled")
 
