@@ -22,6 +22,7 @@
 #define TRUCE_NS (SECOND / 1000)   /* then do without spinning for so long, at first */
 #define TRUCE_MAX_NS (SECOND / 10) /* and at most, when it happens again and again */
 #define TRUCE_MEMORY 8             /* again: within so many truces */
+#define TURN_NS (SECOND / 500)     /* who computes keeps the CPU at least so long */
 #define LOCK_SPINS 100
 #define SPIN_SKIP_MAX 6u           /* after spins that failed: up to 63 waits without */
 #define PROBE_SKIP_MAX 10u         /* after probes that led to nothing: up to 1023 */
@@ -451,11 +452,11 @@ static void spin_paid(struct ring_spin *spin, uint64_t waited)
         spin_failed(spin, PROBE_SKIP_MAX);
 }
 
-/* A neighbour on the same host takes the CPU now and then, which says little; those who want it on
- * this machine do so again and again. */
-static void spin_preempted(struct ring_spin *spin, uint64_t now)
+/* A neighbour on the same host, or a program that does a little at a time, takes the CPU now and
+ * then, which says little; those who compute on this machine keep it for a turn, again and again. */
+static void spin_preempted(struct ring_spin *spin, uint64_t now, uint64_t away)
 {
-    if (spin->truce_ns == 0 || now - spin->truce_until > TRUCE_MEMORY * spin->truce_ns)
+    if (away < TURN_NS || now - spin->truce_until > TRUCE_MEMORY * spin->truce_ns)
         spin->truce_ns = TRUCE_NS;
     else if (spin->truce_ns < TRUCE_MAX_NS)
         spin->truce_ns *= 2;
@@ -490,7 +491,7 @@ static int spin_until_moved(struct ring *ring, struct ring_spin *spin,
             sched_yield();
         now = ring_now();
         if (now - before > PREEMPTED_NS)
-            spin_preempted(spin, now);
+            spin_preempted(spin, now, now - before);
     } while (now < until);
     if (length > GLANCE_NS)
         spin_failed(spin, SPIN_SKIP_MAX);
