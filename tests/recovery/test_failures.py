@@ -43,12 +43,14 @@ def test_fixed_delays_pass_on_the_clock_of_the_job(tmp_path):
     env = failing(tmp_path, clock, strategy="fixed-delay", max_attempts=2, restart_delay=30)
     ledger = scripted(env, [1, Checkpoint(), Fail(9), 2])
     env.submit()
-    for _ in range(2):
+    for restarts in range(2):
         wait_restarting(env, clock)
         clock.advance(seconds=29)
         assert env.job.status is JobStatus.RESTARTING
+        assert env.job.metrics.restarts == restarts
         clock.advance(seconds=1)
-        wait_for(lambda: env.job.status is not JobStatus.RESTARTING)
+        # Not for another status: it may be restarting again before anybody looks.
+        wait_for(lambda: env.job.metrics.restarts > restarts)  # noqa: B023 - called at once
     with pytest.raises(OperatorError, match="the fault at index 2"):
         env.job.result(10)
     assert env.job.status is JobStatus.FAILED
