@@ -19,7 +19,7 @@ SEED = 20_250
 THREADS = 16
 IN_FLIGHT = 64
 """Calls that each thread has in flight at a time."""
-ROUNDS = 3
+ROUNDS = 2
 ISOLATIONS = {
     "local": {"isolation": "local"},
     "process": {"isolation": "process"},
