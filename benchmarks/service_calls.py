@@ -36,7 +36,7 @@ class Cache:
 def service_calls() -> str:
     """One small call after the other, and many in flight."""
     rows = [[name, *_figures(options)] for name, options in RUNS.items()]
-    return table("A call to a service", ["", "p50", "p99", "256 in flight"], rows)
+    return table("A call to a service", ["", "p50", "p99", f"{IN_FLIGHT} in flight"], rows)
 
 
 def _figures(options: dict[str, Any]) -> list[str]:

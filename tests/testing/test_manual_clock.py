@@ -86,6 +86,19 @@ def test_a_deadline_ends_a_wait_and_infinity_does_not():
     assert not rung.is_alive()
 
 
+def test_a_wait_never_ends_shortly_before_its_deadline():
+    clock = ManualClock()
+    deadline = 0.1 + 0.2  # a little more than 0.3
+    thread = threading.Thread(target=clock.wait_until, args=(Doorbell(), deadline))
+    clock.advance(ms=300)
+    thread.start()
+    clock.wait_waiting()
+    clock.advance(seconds=1e-6)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert clock.monotonic() >= deadline
+
+
 def test_waiting_for_threads_that_do_not_come_fails():
     with pytest.raises(TimeoutError, match="0 of 1 threads"):
         ManualClock().wait_waiting(timeout=0)

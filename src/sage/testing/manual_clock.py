@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from math import inf
+from math import ceil, inf
 
 from sage.common.clock import Doorbell
 
@@ -64,7 +64,8 @@ class ManualClock:
 
     def wait_until(self, doorbell: Doorbell, deadline: float) -> None:
         """Wait until `doorbell` rings or this clock has come to `deadline` of `monotonic`."""
-        due = _NEVER if deadline == inf else round(deadline * 1e6)
+        # Not before it: who asks `monotonic` afterwards would find that it is not time yet.
+        due = _NEVER if deadline == inf else ceil(deadline * 1e6)
         with self._changed:
             waiter = self._register(due, doorbell) if due > self._micros else None
         if waiter is None:

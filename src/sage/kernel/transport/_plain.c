@@ -167,21 +167,13 @@ static enum outcome pack_bytes(Packer *to, PyObject *value)
     return put_counted(to, TAG_BYTES, data, size);
 }
 
-static enum outcome pack_tuple(Packer *to, PyObject *value, int depth)
+/* `get` is that of tuples or of lists. */
+static inline enum outcome pack_items(Packer *to, enum tag tag, PyObject *value, Py_ssize_t count,
+                                      PyObject *(*get)(PyObject *, Py_ssize_t), int depth)
 {
-    Py_ssize_t count = PyTuple_Size(value);
-    enum outcome outcome = put_count(to, TAG_TUPLE, count);
+    enum outcome outcome = put_count(to, tag, count);
     for (Py_ssize_t i = 0; outcome == PACKED && i < count; i++)
-        outcome = pack(to, PyTuple_GetItem(value, i), depth);
-    return outcome;
-}
-
-static enum outcome pack_list(Packer *to, PyObject *value, int depth)
-{
-    Py_ssize_t count = PyList_Size(value);
-    enum outcome outcome = put_count(to, TAG_LIST, count);
-    for (Py_ssize_t i = 0; outcome == PACKED && i < count; i++)
-        outcome = pack(to, PyList_GetItem(value, i), depth);
+        outcome = pack(to, get(value, i), depth);
     return outcome;
 }
 
@@ -218,11 +210,11 @@ static enum outcome pack(Packer *to, PyObject *value, int depth)
     if (depth == DEEPEST)
         return NOT_PLAIN;
     if (type == &PyTuple_Type)
-        return pack_tuple(to, value, depth + 1);
+        return pack_items(to, TAG_TUPLE, value, PyTuple_Size(value), PyTuple_GetItem, depth + 1);
     if (depth >= to->own && Py_REFCNT(value) > 1)
         return NOT_PLAIN;
     if (type == &PyList_Type)
-        return pack_list(to, value, depth + 1);
+        return pack_items(to, TAG_LIST, value, PyList_Size(value), PyList_GetItem, depth + 1);
     if (type == &PyDict_Type)
         return pack_dict(to, value, depth + 1);
     return NOT_PLAIN;
@@ -323,28 +315,19 @@ static PyObject *unpack_bytes(Unpacker *from, uint8_t tag)
     return PyBytes_FromStringAndSize((const char *)from->next - size, size);
 }
 
-static PyObject *unpack_tuple(Unpacker *from, uint8_t tag, int depth)
+/* `make` and `set` are those of tuples or of lists: known where this is called, so inlined. */
+static inline PyObject *unpack_items(Unpacker *from, uint8_t tag, int depth,
+                                     PyObject *(*make)(Py_ssize_t),
+                                     int (*set)(PyObject *, Py_ssize_t, PyObject *))
 {
     Py_ssize_t count = take_count(from, tag);
-    PyObject *tuple = count < 0 ? NULL : PyTuple_New(count);
-    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
+    PyObject *items = count < 0 ? NULL : make(count);
+    for (Py_ssize_t i = 0; items != NULL && i < count; i++) {
         PyObject *item = unpack(from, depth);
-        if (item == NULL || PyTuple_SetItem(tuple, i, item) != 0)
-            Py_CLEAR(tuple);
+        if (item == NULL || set(items, i, item) != 0)
+            Py_CLEAR(items);
     }
-    return tuple;
-}
-
-static PyObject *unpack_list(Unpacker *from, uint8_t tag, int depth)
-{
-    Py_ssize_t count = take_count(from, tag);
-    PyObject *list = count < 0 ? NULL : PyList_New(count);
-    for (Py_ssize_t i = 0; list != NULL && i < count; i++) {
-        PyObject *item = unpack(from, depth);
-        if (item == NULL || PyList_SetItem(list, i, item) != 0)
-            Py_CLEAR(list);
-    }
-    return list;
+    return items;
 }
 
 static PyObject *unpack_dict(Unpacker *from, uint8_t tag, int depth)
@@ -385,9 +368,9 @@ static PyObject *unpack_container(Unpacker *from, uint8_t tag, int depth)
         return damaged("it is too deep");
     switch (tag & ~TAG_LONG) {
     case TAG_TUPLE:
-        return unpack_tuple(from, tag, depth + 1);
+        return unpack_items(from, tag, depth + 1, PyTuple_New, PyTuple_SetItem);
     case TAG_LIST:
-        return unpack_list(from, tag, depth + 1);
+        return unpack_items(from, tag, depth + 1, PyList_New, PyList_SetItem);
     default:
         return unpack_dict(from, tag, depth + 1);
     }
