@@ -37,6 +37,9 @@ enum tag {
     TAG_LONG = 0x10
 };
 
+/* With the functions that it is given, which are known where it is called. */
+#define INLINED static inline __attribute__((always_inline))
+
 #define DEEPEST 32
 #define NUMBERS 256 /* of strings; what comes after as many others has to be written again */
 #define PLACES 128  /* where a string's number is looked up; a power of two */
@@ -168,8 +171,8 @@ static enum outcome pack_bytes(Packer *to, PyObject *value)
 }
 
 /* `get` is that of tuples or of lists. */
-static inline enum outcome pack_items(Packer *to, enum tag tag, PyObject *value, Py_ssize_t count,
-                                      PyObject *(*get)(PyObject *, Py_ssize_t), int depth)
+INLINED enum outcome pack_items(Packer *to, enum tag tag, PyObject *value, Py_ssize_t count,
+                                PyObject *(*get)(PyObject *, Py_ssize_t), int depth)
 {
     enum outcome outcome = put_count(to, tag, count);
     for (Py_ssize_t i = 0; outcome == PACKED && i < count; i++)
@@ -315,10 +318,10 @@ static PyObject *unpack_bytes(Unpacker *from, uint8_t tag)
     return PyBytes_FromStringAndSize((const char *)from->next - size, size);
 }
 
-/* `make` and `set` are those of tuples or of lists: known where this is called, so inlined. */
-static inline PyObject *unpack_items(Unpacker *from, uint8_t tag, int depth,
-                                     PyObject *(*make)(Py_ssize_t),
-                                     int (*set)(PyObject *, Py_ssize_t, PyObject *))
+/* `make` and `set` are those of tuples or of lists. */
+INLINED PyObject *unpack_items(Unpacker *from, uint8_t tag, int depth,
+                               PyObject *(*make)(Py_ssize_t),
+                               int (*set)(PyObject *, Py_ssize_t, PyObject *))
 {
     Py_ssize_t count = take_count(from, tag);
     PyObject *items = count < 0 ? NULL : make(count);
